@@ -1,0 +1,141 @@
+r"""Alignment objectives: rewards of a prediction, Bradley-Terry and Plackett-Luce losses, and their gradients.
+
+Notation: a prompt has one query $x \in R^p$ and $N$ responses $y_i \in R^d$ with critic values $r_i$. The model predicts
+$\hat y = W x$ and scores response $i$ by a reward $s_i = r_W(x, y_i)$. $\tau$ ranks the responses by $r$, best first.
+The critic's values enter the losses through $\tau$ only.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ica import checks
+
+
+def squared_distance_reward(
+    prediction: Float[Tensor, "*batch d"], responses: Float[Tensor, "*batch N d"]
+) -> Float[Tensor, "*batch N"]:
+    r"""Reward $-\|\hat y - y_i\|^2$ of each response (the paper's reward model with $\hat y = W x$)."""
+    return -(prediction.unsqueeze(-2) - responses).square().sum(dim=-1)
+
+
+def cosine_reward(
+    prediction: Float[Tensor, "*batch d"], responses: Float[Tensor, "*batch N d"]
+) -> Float[Tensor, "*batch N"]:
+    r"""Reward $\cos(\hat y, y_i)$ of each response (the released code's reward)."""
+    return torch.nn.functional.cosine_similarity(prediction.unsqueeze(-2), responses, dim=-1)
+
+
+REWARDS = {"squared_distance": squared_distance_reward, "cosine": cosine_reward}
+
+
+def ranking(rewards: Float[Tensor, "*batch N"], ties: str = "error") -> Int[Tensor, "*batch N"]:
+    """Order of the responses, best reward first.
+
+    Args:
+        rewards: critic values, at least two per prompt, finite.
+        ties: "error" refuses equal rewards; "stable" keeps their order in the prompt.
+
+    Raises:
+        ValueError: rewards not finite, fewer than two, or tied while `ties` is "error".
+    """
+    checks.one_of("ties", ties, ("error", "stable"))
+    checks.finite("rewards", rewards)
+    if rewards.shape[-1] < 2:
+        raise ValueError(f"rewards must hold N >= 2 values per prompt, got N = {rewards.shape[-1]}")
+    if ties == "error":
+        checks.distinct("rewards", rewards)
+    return torch.sort(rewards, dim=-1, descending=True, stable=True).indices
+
+
+def pl_loss(
+    scores: Float[Tensor, "*batch N"], rewards: Float[Tensor, "*batch N"], ties: str = "error"
+) -> Float[Tensor, "*batch"]:
+    r"""Plackett-Luce loss of the ranking by `rewards` under `scores`.
+
+    $$L_{PL} = -\sum_{i<N} \log \frac{\exp s_{\tau(i)}}{\sum_{j \ge i} \exp s_{\tau(j)}}$$
+
+    Args:
+        scores: the model's reward of each response.
+        rewards: the critic's value of each response; only their order matters.
+        ties: see `ranking`.
+
+    Returns:
+        One loss per prompt, in nats.
+
+    Raises:
+        ValueError: shapes differ, or as `ranking` says.
+
+    Source: Plackett (1975), Luce (1959); with N = 2 it is the Bradley-Terry loss.
+    """
+    checks.shape("scores", scores, tuple(rewards.shape))
+    ordered = checks.finite("scores", scores).gather(-1, ranking(rewards, ties))
+    remaining = ordered.flip(-1).logcumsumexp(-1).flip(-1)
+    return (remaining - ordered)[..., :-1].sum(dim=-1)
+
+
+def bt_loss(
+    scores: Float[Tensor, "*batch 2"], rewards: Float[Tensor, "*batch 2"], ties: str = "error"
+) -> Float[Tensor, "*batch"]:
+    r"""Bradley-Terry loss $-\log \sigma(s_{\tau(1)} - s_{\tau(2)})$, in nats per prompt.
+
+    Raises:
+        ValueError: not exactly two responses, or as `ranking` says.
+
+    Source: Bradley and Terry (1952); written apart from `pl_loss` so that the two can check each other.
+    """
+    checks.shape("scores", scores, (*rewards.shape[:-1], 2))
+    best, worst = checks.finite("scores", scores).gather(-1, ranking(rewards, ties)).unbind(-1)
+    return torch.nn.functional.softplus(worst - best)
+
+
+def remaining_weights(scores: Float[Tensor, "*batch N"]) -> Float[Tensor, "*batch terms N"]:
+    r"""The weights $\beta^i_j$ of each Plackett-Luce term for scores already ranked best first.
+
+    Row $i$ (of $N-1$) is the softmax over the responses $j \ge i$ that are still in the race; zero elsewhere.
+    """
+    N = scores.shape[-1]
+    gone = torch.ones(N - 1, N, dtype=torch.bool, device=scores.device).tril(-1)
+    spread = scores.unsqueeze(-2).expand(*scores.shape[:-1], N - 1, N)
+    return spread.masked_fill(gone, -torch.inf).softmax(dim=-1)
+
+
+def pl_direction(
+    prediction: Float[Tensor, "*batch d"],
+    responses: Float[Tensor, "*batch N d"],
+    rewards: Float[Tensor, "*batch N"],
+    ties: str = "error",
+) -> Float[Tensor, "*batch d"]:
+    r"""Half of minus the gradient of the Plackett-Luce loss in the prediction, squared-distance reward.
+
+    $$\sum_{i<N} \Big( y_{\tau(i)} - \sum_{j \ge i} \beta^i_j y_{\tau(j)} \Big)$$
+
+    The terms in the prediction itself cancel, because all responses share one query.
+    """
+    tau = ranking(rewards, ties)
+    ordered = responses.gather(-2, tau.unsqueeze(-1).expand_as(responses))
+    beta = remaining_weights(squared_distance_reward(prediction, ordered))
+    return (ordered[..., :-1, :] - beta @ ordered).sum(dim=-2)
+
+
+def pl_gradient(
+    W: Float[Tensor, "*batch d p"],
+    query: Float[Tensor, "*batch p"],
+    responses: Float[Tensor, "*batch N d"],
+    rewards: Float[Tensor, "*batch N"],
+    ties: str = "error",
+) -> Float[Tensor, "*batch d p"]:
+    r"""Closed form of $\partial L_{PL} / \partial W$ for the reward $-\|W x - y\|^2$.
+
+    $$\frac{\partial L}{\partial W} = 2 \sum_{i<N} \Big( \sum_{j \ge i} \beta^i_j y_{\tau(j)} - y_{\tau(i)} \Big) x^\top$$
+
+    Raises:
+        ValueError: as `ranking` says. Source: ours, derived in the notebook "In-context alignment".
+    """
+    direction = pl_direction(predict(W, query), responses, rewards, ties)
+    return -2 * direction.unsqueeze(-1) * query.unsqueeze(-2)
+
+
+def predict(W: Float[Tensor, "*batch d p"], query: Float[Tensor, "*batch p"]) -> Float[Tensor, "*batch d"]:
+    r"""The linear model's prediction $\hat y = W x$."""
+    return (W @ query.unsqueeze(-1)).squeeze(-1)

@@ -1,0 +1,101 @@
+"""The ordinary transformer against PyTorch's own attention and layers, masks, and refusals."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from ica.transformer import Transformer, TransformerConfig, count_parameters
+
+CONFIG = TransformerConfig(inputs=4, outputs=2, width=12, layers=2, heads=3, hidden=16)
+
+
+def tokens(n: int = 7) -> torch.Tensor:
+    return torch.randn(5, n, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("mask", ["full", "causal"])
+def test_softmax_attention_equals_pytorch(mask):
+    torch.manual_seed(1)
+    attention = Transformer(dataclasses.replace(CONFIG, mask=mask)).double().blocks[0].attention
+    h = torch.randn(5, 7, 12, dtype=torch.float64)
+    q, k, v = (
+        w(h).unflatten(-1, (3, 4)).transpose(1, 2) for w in (attention.W_Q, attention.W_K, attention.W_V)
+    )
+    ours = attention(h)
+    theirs = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=mask == "causal")
+    torch.testing.assert_close(ours, attention.W_O(theirs.transpose(1, 2).flatten(-2)))
+
+
+def test_linear_attention_is_the_mean_of_unnormalised_scores():
+    torch.manual_seed(1)
+    attention = (
+        Transformer(dataclasses.replace(CONFIG, heads=1, head_width=12, attention="linear"))
+        .double()
+        .blocks[0]
+        .attention
+    )
+    h = torch.randn(1, 3, 12, dtype=torch.float64)
+    q, k, v = (w(h)[0] for w in (attention.W_Q, attention.W_K, attention.W_V))
+    expected = sum((q[1] @ k[j]) * v[j] for j in range(3)) / (3 * 12**0.5)
+    torch.testing.assert_close(attention(h)[0, 1], attention.W_O(expected))
+
+
+@pytest.mark.parametrize("attention", ["softmax", "linear"])
+@pytest.mark.parametrize("pre_norm", [False, True])
+def test_causal_mask_hides_the_future(attention, pre_norm):
+    torch.manual_seed(2)
+    config = dataclasses.replace(CONFIG, mask="causal", attention=attention, pre_norm=pre_norm, positions=7)
+    model = Transformer(config).double()
+    seen = tokens()
+    changed = seen.clone()
+    changed[:, 4:] += 1
+    torch.testing.assert_close(model(seen)[:, :4], model(changed)[:, :4], rtol=0, atol=0)
+    assert (model(seen)[:, 4:] - model(changed)[:, 4:]).abs().min() > 0
+
+
+def test_full_mask_without_positions_is_equivariant():
+    torch.manual_seed(3)
+    model = Transformer(CONFIG).double()
+    order = torch.tensor([3, 0, 6, 1, 5, 2, 4])
+    torch.testing.assert_close(model(tokens())[:, order], model(tokens()[:, order]))
+
+
+def test_trace_ends_where_forward_ends():
+    torch.manual_seed(4)
+    model = Transformer(dataclasses.replace(CONFIG, pre_norm=True, activation="gelu")).double()
+    trace = model.trace(tokens())
+    torch.testing.assert_close(model.readout(model.norm(trace.streams[-1])), model(tokens()), rtol=0, atol=0)
+    assert len(trace.streams) == 3 and trace.attention[0].shape == (5, 3, 7, 7)
+    torch.testing.assert_close(trace.attention[1].sum(-1), torch.ones(5, 3, 7, dtype=torch.float64))
+
+
+def test_parameters_are_counted():
+    expected = (4 + 1) * 12 + 2 * (4 * 12 * 12 + (12 + 1) * 16 + (16 + 1) * 12) + 12 * 2
+    assert count_parameters(Transformer(CONFIG)) == expected
+
+
+@pytest.mark.usefixtures("as_users_call")
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("width", 0),
+        ("heads", 5),
+        ("attention", "cosine"),
+        ("activation", "tanh"),
+        ("mask", "none"),
+        ("layers", 1.5),
+    ],
+)
+def test_bad_configurations_are_named(field, value):
+    with pytest.raises(ValueError, match=field):
+        dataclasses.replace(CONFIG, head_width=0, **{field: value})
+
+
+@pytest.mark.usefixtures("as_users_call")
+def test_bad_tokens_are_named():
+    model = Transformer(dataclasses.replace(CONFIG, positions=3))
+    with pytest.raises(ValueError, match=r"tokens must have shape \(any, any, 4\)"):
+        model(torch.zeros(1, 3, 5))
+    with pytest.raises(ValueError, match="at most 3 positions"):
+        model(torch.zeros(1, 4, 4))
