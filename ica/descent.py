@@ -11,7 +11,7 @@ from ica.objectives import pl_loss, predict, squared_distance_reward
 from ica.prompts import Prompts
 
 
-def prompt_loss(W: Float[Tensor, "batch d p"], prompts: Prompts) -> Float[Tensor, "batch"]:
+def prompt_loss(W: Float[Tensor, "batch d p"], prompts: Prompts) -> Float[Tensor, " batch"]:
     """Plackett-Luce loss of each prompt under its own linear model, squared-distance reward."""
     scores = squared_distance_reward(predict(W, prompts.query), prompts.responses)
     return pl_loss(scores, prompts.rewards)
@@ -46,7 +46,9 @@ def gradient_descent(
 
 
 def relative_errors(
-    moved: Float[Tensor, "*batch d"], reference: Float[Tensor, "*batch d"], start: Float[Tensor, "*batch d"]
-) -> Float[Tensor, "*batch"]:
+    moved: Float[Tensor, "*#batch d"],
+    reference: Float[Tensor, "*#batch d"],
+    start: Float[Tensor, "*#batch d"],
+) -> Float[Tensor, "*#batch"]:
     """Distance of `moved` from `reference`, in units of the way that the reference went from `start`."""
     return (moved - reference).norm(dim=-1) / (reference - start).norm(dim=-1)

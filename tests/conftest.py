@@ -7,7 +7,15 @@ import torch
 
 torch.set_num_threads(1)
 jaxtyping.install_import_hook(
-    ["ica.objectives", "ica.transformer", "ica.prompts", "ica.descent", "ica.constructions", "ica.imitation"],
+    [
+        "ica.objectives",
+        "ica.transformer",
+        "ica.prompts",
+        "ica.descent",
+        "ica.compare",
+        "ica.constructions",
+        "ica.imitation",
+    ],
     "beartype.beartype",
 )
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=25)
