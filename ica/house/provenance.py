@@ -1,0 +1,178 @@
+"""Where a result comes from: code, parameters, seeds, versions and hardware; and the JSON that says so."""
+
+import json
+import math
+import os
+import platform
+import subprocess
+import tempfile
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+LICENCE = "CC BY 4.0"
+PACKAGES = (
+    "ica",
+    "jaxtyping",
+    "matplotlib",
+    "numpy",
+    "pandas",
+    "scipy",
+    "seaborn",
+    "sympy",
+    "torch",
+    "transformers",
+)
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "MKL_CBWR")
+
+
+def write_atomic(path: Path, content: str | bytes) -> Path:
+    """Write `content` to `path` through a temporary file beside it, so that readers never see half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def plain(value, key: str = "value"):
+    """Return `value` built of dict, list, str, int, float, bool and None only, as JSON holds it.
+
+    NumPy and torch scalars become Python numbers, tuples become lists. ValueError naming the key (as in
+    `parameters.eta`) for NaN, infinities, keys that are not strings, and any other type.
+    """
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+        value = value.item()
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{key} must be a finite number, got {value}")
+        return value
+    if isinstance(value, (list, tuple)):
+        return [plain(v, f"{key}[{i}]") for i, v in enumerate(value)]
+    if isinstance(value, dict):
+        if wrong := [k for k in value if not isinstance(k, str)]:
+            raise ValueError(f"{key} must have strings as keys, got {wrong[0]!r}")
+        return {k: plain(v, f"{key}.{k}" if key != "value" else k) for k, v in value.items()}
+    raise ValueError(
+        f"{key} must be a number, text, truth value, null, list or dict; got {type(value).__name__}"
+    )
+
+
+def write_json(path: Path, content) -> Path:
+    """Write `content` as JSON, keys sorted, at once or not at all; ValueError names a key that is no JSON."""
+    text = json.dumps(plain(content), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    return write_atomic(path, text + "\n")
+
+
+def project_root() -> Path | None:
+    """Nearest folder, from here upwards, that holds `pyproject.toml` and `ica/`; None outside a checkout."""
+    here = Path.cwd()
+    return next(
+        (p for p in (here, *here.parents) if (p / "pyproject.toml").is_file() and (p / "ica").is_dir()), None
+    )
+
+
+def _git(*words: str) -> str | None:
+    root = project_root()
+    if root is None:
+        return None
+    try:
+        done = subprocess.run(
+            ["git", *words], cwd=root, check=False, capture_output=True, text=True, timeout=30
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def commit() -> str | None:
+    """Commit of the project: `ICA_COMMIT` if set, else HEAD of the checkout that holds the current folder."""
+    return os.environ.get("ICA_COMMIT") or _git("rev-parse", "--verify", "HEAD")
+
+
+def dirty() -> bool | None:
+    """True if the checkout differs from its commit (untracked files count); None outside git."""
+    status = _git("status", "--porcelain")
+    return None if status is None else bool(status)
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of Python and of the packages that results rest on; None where one is not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+def hardware() -> dict:
+    """CPU model, usable cores, memory in GiB, and the names of the GPUs that torch can use."""
+    import torch
+
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        memory = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (AttributeError, ValueError, OSError):
+        memory = None
+    gpus = (
+        [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        if torch.cuda.is_available()
+        else []
+    )
+    return {"cpu": _cpu_model(), "cores": usable, "memory_gib": memory, "gpus": gpus}
+
+
+def threads() -> dict:
+    """Threads that torch uses, and the environment variables that fix the number and order of operations."""
+    import torch
+
+    return {"torch": torch.get_num_threads(), **{name: os.environ.get(name) for name in THREAD_VARIABLES}}
+
+
+def seconds_since(started: datetime) -> float:
+    """Seconds from `started` (with a time zone) until now, to the millisecond."""
+    return round((datetime.now(UTC) - started).total_seconds(), 3)
+
+
+def provenance(notebook: str, parameters: dict, seeds: list[int], started: datetime) -> dict:
+    """Return all that is needed to make a result again, as JSON types.
+
+    Keys: notebook, profile (`ICA_PROFILE`, else "interactive"), parameters, seeds, versions, commit, dirty,
+    hardware, threads, platform, started (UTC, ISO 8601), seconds (since `started`). ValueError if `started`
+    has no time zone or a parameter cannot stand in JSON.
+    """
+    if started.tzinfo is None:
+        raise ValueError(f"started must carry a time zone, got {started.isoformat()}; use datetime.now(UTC)")
+    return {
+        "notebook": notebook,
+        "profile": os.environ.get("ICA_PROFILE", "interactive"),
+        "parameters": plain(parameters, "parameters"),
+        "seeds": plain(list(seeds), "seeds"),
+        "versions": versions(),
+        "commit": commit(),
+        "dirty": dirty(),
+        "hardware": hardware(),
+        "threads": threads(),
+        "platform": platform.platform(),
+        "started": started.astimezone(UTC).isoformat(timespec="seconds"),
+        "seconds": seconds_since(started),
+    }
