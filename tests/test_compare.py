@@ -5,7 +5,7 @@ import torch
 
 from ica.compare import descent_predictions, predictions_along, step_errors, step_errors_by_unit
 from ica.constructions.basics import Assumptions
-from ica.constructions.plackett_luce import plackett_luce
+from ica.constructions.plackett_luce import pl_layout, plackett_luce
 from ica.prompts import default_gap, sample_prompts
 
 
@@ -31,7 +31,7 @@ def test_a_planted_error_is_seen_at_its_step_and_size(setting):
     assert step_errors(model, prompts, W, scales.eta, 2).max() < 1e-12
     with torch.no_grad():
         for block in model.blocks[2:]:
-            block.attention.W_O.weight.mul_(1.5)
+            block.attention.W_O.weight[pl_layout(2, 2).slices["acc"]] *= 1.5
     errors = step_errors_by_unit(model, prompts, W, scales.eta, 2)
     path = descent_predictions(W, prompts, scales.eta, 2)
     second, ways = (path[2] - path[1]).norm(dim=-1), (path[2] - path[0]).norm(dim=-1)
