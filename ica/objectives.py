@@ -13,15 +13,15 @@ from ica import checks
 
 
 def squared_distance_reward(
-    prediction: Float[Tensor, "*batch d"], responses: Float[Tensor, "*batch N d"]
-) -> Float[Tensor, "*batch N"]:
+    prediction: Float[Tensor, "*#batch d"], responses: Float[Tensor, "*#batch N d"]
+) -> Float[Tensor, "*#batch N"]:
     r"""Reward $-\|\hat y - y_i\|^2$ of each response (the paper's reward model with $\hat y = W x$)."""
     return -(prediction.unsqueeze(-2) - responses).square().sum(dim=-1)
 
 
 def cosine_reward(
-    prediction: Float[Tensor, "*batch d"], responses: Float[Tensor, "*batch N d"]
-) -> Float[Tensor, "*batch N"]:
+    prediction: Float[Tensor, "*#batch d"], responses: Float[Tensor, "*#batch N d"]
+) -> Float[Tensor, "*#batch N"]:
     r"""Reward $\cos(\hat y, y_i)$ of each response (the released code's reward)."""
     return torch.nn.functional.cosine_similarity(prediction.unsqueeze(-2), responses, dim=-1)
 

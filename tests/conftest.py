@@ -13,6 +13,8 @@ jaxtyping.install_import_hook(
         "ica.prompts",
         "ica.descent",
         "ica.compare",
+        "ica.prefixes",
+        "ica.synthetic",
         "ica.constructions",
         "ica.imitation",
     ],

@@ -1,0 +1,92 @@
+r"""The synthetic task: prompts whose responses lie between a good answer and a bad one, and critics that rate them.
+
+One query $x \sim N(0, I_d)$ per prompt, matrices $W, W_e \sim N(0, 1)^{d \times d}$ per prompt, the good answer $y^* = x W$, the bad one
+$e = x W_e$, and $y_i = r_i y^* + (1 - r_i) e$ with $r_i \sim U(0, 1)$. Source: the released code's sampler (its rewards come from
+outside of its seeded generator; here one generator draws all).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ica import checks
+
+CRITICS = ("replace", "gaussian", "flip")
+
+
+@dataclass(frozen=True)
+class SyntheticBatch:
+    """A batch of prompts; `rewards` are what the critic shows, `quality` is how good a response really is."""
+
+    query: Float[Tensor, "batch d"]
+    good: Float[Tensor, "batch d"]
+    bad: Float[Tensor, "batch d"]
+    responses: Float[Tensor, "batch N d"]
+    quality: Float[Tensor, "batch N"]
+    rewards: Float[Tensor, "batch N"]
+
+
+@dataclass(frozen=True)
+class Critic:
+    """How the rewards shown differ from the quality.
+
+    Args:
+        kind: "replace" (with probability `level` a fresh U(0, 1), as released), "gaussian" (additive noise of standard
+            deviation `level`), or "flip" (with probability `level` the opposite, 1 - r: an adversary).
+        level: a probability in [0, 1], or for "gaussian" any number of at least 0; 0 is the true critic.
+
+    Raises:
+        ValueError: an unknown kind, or a level out of range.
+    """
+
+    kind: str = "replace"
+    level: float = 0.0
+
+    def __post_init__(self):
+        checks.one_of("kind", self.kind, CRITICS)
+        highest = float("inf") if self.kind == "gaussian" else 1.0
+        if isinstance(self.level, bool) or not 0 <= self.level <= highest or self.level == float("inf"):
+            raise ValueError(
+                f"level must lie between 0 and {highest:g} for critic {self.kind}, got {self.level!r}"
+            )
+
+    def rate(self, quality: Float[Tensor, "batch N"], generator: torch.Generator) -> Float[Tensor, "batch N"]:
+        """The rewards that this critic gives. Every kind draws the same amount, so later draws do not depend on it."""
+        chance = torch.rand(quality.shape, generator=generator, dtype=torch.float64)
+        fresh = torch.rand(quality.shape, generator=generator, dtype=torch.float64)
+        noise = torch.randn(quality.shape, generator=generator, dtype=torch.float64)
+        if self.kind == "gaussian":
+            return quality + self.level * noise.to(quality.dtype)
+        other = fresh.to(quality.dtype) if self.kind == "replace" else 1 - quality
+        return torch.where(chance < self.level, other, quality)
+
+
+def sample_batch(
+    batch: int,
+    N: int,
+    d: int,
+    generator: torch.Generator,
+    critic: Critic | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> SyntheticBatch:
+    """Prompts of the synthetic task; drawn in float64, so that the same seed gives the same prompts in any type.
+
+    Raises:
+        ValueError: a size below its least value (batch 1, N 2, d 1), an unknown dtype.
+    """
+    for name, value, least in (("batch", batch, 1), ("N", N, 2), ("d", d, 1)):
+        checks.whole(name, value, least)
+    checks.dtype("dtype", dtype)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    query, W, W_bad = normal(batch, d), normal(batch, d, d), normal(batch, d, d)
+    quality = torch.rand(batch, N, generator=generator, dtype=torch.float64)
+    good, bad = (torch.einsum("bi,bij->bj", query, matrix) for matrix in (W, W_bad))
+    responses = torch.lerp(bad.unsqueeze(1), good.unsqueeze(1), quality.unsqueeze(-1))
+    rewards = (critic or Critic()).rate(quality, generator)
+    tensors = (query, good, bad, responses, quality, rewards)
+    return SyntheticBatch(*(tensor.to(dtype) for tensor in tensors))
