@@ -1,0 +1,55 @@
+# The commands of this project; `make` alone lists them.
+PROFILE ?= ci
+SET ?=
+JOBS ?= 2
+SNAKEMAKE_FLAGS ?=
+PYTHON ?= python3
+export PROFILE SET JOBS SNAKEMAKE_FLAGS
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Written last, so that a half-made environment does not count as done.
+READY := $(VENV)/.ready
+TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' constraints.txt)
+# Progress bars on a terminal, silence in logs.
+PIP := $(BIN)/python -m pip install --disable-pip-version-check $(if $(MAKE_TERMOUT),,-qq)
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
+
+.PHONY: help book test lint clean
+.DEFAULT_GOAL := help
+
+help: ## list the commands
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@echo
+	@echo "  make book PROFILE=ci                  two cores, no GPU (default); PROFILE=paper: the full scale"
+	@echo "  make book SET=\"seed=3 prompts=50\"     other parameters, for every notebook that declares them"
+	@echo "  make book JOBS=4                      notebooks run at once (default: 2)"
+
+# On failure the report is to be the last thing on the screen, so `make` is stopped (quietly, by SIGPIPE)
+# before it adds a line of its own; its exit status is then 141.
+book: $(READY) ## run what changed, build the site into build/book
+	@$(BIN)/python -m ica.house.build --profile "$$PROFILE" --set "$$SET" --jobs "$$JOBS" \
+	    --flags "$$SNAKEMAKE_FLAGS" || { status=$$?; kill -PIPE $$PPID; exit $$status; }
+
+test: $(READY) ## run the tests
+	@$(BIN)/python -m pytest -n 2 -q
+
+lint: $(READY) ## check style, and that notebooks are stored without outputs
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/nbstripout --verify --keep-id notebooks/*.ipynb
+
+clean: ## remove everything that was built (the environment stays)
+	@rm -rf build .snakemake .pytest_cache .ruff_cache .hypothesis
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c '$(SUPPORTED)' 2>/dev/null || { \
+	    echo "Python 3.11 or 3.12 is needed, and $(PYTHON) is" \
+	        "$$($(PYTHON) --version 2>&1 || true). Name another one: make PYTHON=python3.11 ..." >&2; exit 1; }
+	@rm -f $@
+	@$(BIN)/python -c '$(SUPPORTED)' 2>/dev/null && $(BIN)/python -m pip --version >/dev/null 2>&1 \
+	    || { echo "Making $(VENV) ..."; $(PYTHON) -m venv --clear $(VENV); }
+	@echo "Installing the pinned packages into $(VENV) (a few minutes, about 2 GB) ..."
+	@$(PIP) $(TORCH)
+	@$(PIP) --constraint constraints.txt --editable '.[test]'
+	@touch $@

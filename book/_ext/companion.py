@@ -1,0 +1,99 @@
+"""Sphinx extension of this book: recorded figures and tables, the claims ledger, a site that works offline.
+
+The directives are in `companion_figures`, `companion_claims` and `companion_runs`; this module registers them
+and adjusts the site: MathJax served with the book, no script twice, a footer, launch buttons where an address
+is known.
+"""
+
+import html
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+
+import companion_claims
+import companion_figures
+import companion_runs
+from companion_data import notebook_names, read, records
+from sphinx.application import Sphinx
+
+REPOSITORY_URL = "ICA_REPOSITORY_URL"
+BINDER = "https://mybinder.org"
+MATHJAX = ("tex-chtml.js", "output/chtml/fonts/woff-v2", "input/tex/extensions")
+LICENCES = "Code: MIT licence. Text and figures: CC BY 4.0."
+
+
+def footer(state: dict) -> str:
+    """One line under each page: licences, version, commit."""
+    commit = f"commit {state['commit'][:12]}" if state["commit"] else "no commit"
+    changed = " with local changes" if state["dirty"] else ""
+    parts = (LICENCES, f"Version {state['version']}, {commit}{changed}, profile {state['profile']}.")
+    return f"<p>{html.escape(' '.join(parts))}</p>"
+
+
+def configure(app: Sphinx, config: object) -> None:
+    """Footer and, only where the repository's address is known, its buttons."""
+    options = config.html_theme_options
+    options["extra_footer"] = footer(read(records(app) / "site.json"))
+    url = os.environ.get(REPOSITORY_URL) or options.get("repository_url")
+    if url:
+        options.update(repository_url=url, use_repository_button=True)
+        # Binder installs environment.yml; elsewhere (Colab) a notebook would not find the package.
+        options["launch_buttons"] = {"notebook_interface": "jupyterlab", "binderhub_url": BINDER}
+    else:
+        options.pop("launch_buttons", None)
+
+
+def clean_scripts(app: Sphinx, page: str, template: str, context: dict, doctree: object) -> None:
+    """Drop scripts given twice (a constant declared again is an error); let search work without a server."""
+    if page == "search":
+        # Excerpts of the pages found are fetched, which browsers refuse for local files.
+        body = 'if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;'
+        app.add_js_file(None, body=body, priority=900)
+    found = {
+        (script.filename or "", script.attributes.get("body")): script for script in context["script_files"]
+    }
+    context["script_files"] = list(found.values())
+
+
+def copy_mathjax(app: Sphinx) -> None:
+    """Copy MathJax, its fonts and extensions from the installed package into the site's static files."""
+    package = Path(importlib.util.find_spec("sphinx-mathjax-offline").origin).parent / "static" / "mathjax"
+    target = Path(app.outdir) / "_static" / "mathjax"
+    for name in MATHJAX:
+        source = package / name
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target / name, dirs_exist_ok=True)
+        else:
+            shutil.copy(source, target / name)
+
+
+def copy_records(app: Sphinx) -> None:
+    """Copy recorded files to _figures/ and _tables/, and notebooks as stored to where pages offer them."""
+    out = Path(app.outdir)
+    for name in notebook_names(app):
+        record = records(app) / name
+        for kinds, target in ((("figures",), "_figures"), (("tables", "timed"), "_tables")):
+            for kind in kinds:
+                if (record / kind).is_dir():
+                    shutil.copytree(record / kind, out / target / name, dirs_exist_ok=True)
+        download = out / "_sources" / "notebooks" / f"{name}.ipynb"
+        if download.is_file():
+            shutil.copy(record / "source.ipynb", download)
+
+
+def finish(app: Sphinx, error: Exception | None) -> None:
+    """Add the files that no page's source names, once the pages are there."""
+    if error is None and app.builder.format == "html":
+        copy_mathjax(app)
+        copy_records(app)
+
+
+def setup(app: Sphinx) -> dict:
+    for module in (companion_figures, companion_claims, companion_runs):
+        module.setup(app)
+    app.connect("config-inited", configure)
+    app.connect("html-page-context", clean_scripts, priority=900)
+    app.connect("build-finished", finish)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,209 @@
+"""Directives `recorded-figure` and `recorded-table`: what a run recorded, numbered, citable, to download."""
+
+import csv
+import html
+import math
+import re
+from pathlib import Path
+from typing import ClassVar
+
+from companion_data import AUTHORS, PROJECT, Directive, folded, notebook_names, number, read, text
+from docutils import nodes
+from docutils.parsers.rst import directives
+from sphinx.application import Sphinx
+
+DOWNLOADS = {
+    "SVG": ".svg",
+    "SVG, dark": ".dark.svg",
+    "PDF": ".pdf",
+    "PNG": ".png",
+    "Data (CSV)": ".csv",
+    "Provenance (JSON)": ".json",
+}
+VARIANTS = {"only-light": ".svg", "only-dark": ".dark.svg"}
+POINTS = re.compile(r'\b(width|height)="([\d.]+)pt"')
+
+
+class recorded_images(nodes.General, nodes.Element):
+    """The light and the dark drawing, served from _figures/ where the downloads are too."""
+
+
+def visit_images(writer: object, node: recorded_images) -> None:
+    # In a box of their own: the theme hides a caption that comes straight after a drawing it hides.
+    images = [
+        "<img " + " ".join(f'{key}="{html.escape(str(value))}"' for key, value in image.items()) + ">"
+        for image in node["images"]
+    ]
+    writer.body.append(f"<div>{''.join(images)}</div>")
+    raise nodes.SkipNode
+
+
+def skip(writer: object, node: nodes.Element) -> None:
+    raise nodes.SkipNode
+
+
+def size(svg: Path) -> dict[str, int]:
+    """Width and height of the drawing in CSS pixels, so that the page does not move as it loads."""
+    head = svg.read_text(encoding="utf-8").partition("<svg")[2].partition(">")[0]
+    return {key: round(float(points) * 4 / 3) for key, points in POINTS.findall(head)}
+
+
+def tex(words: str) -> str:
+    """The text safe in a BibTeX field; $maths$ stays as it is."""
+    pieces = re.split(r"(\$[^$]+\$)", words)
+    return "".join(p if p.startswith("$") else re.sub(r"([#%&_{}])", r"\\\1", p) for p in pieces)
+
+
+def bibtex(kind: str, about: dict) -> str:
+    """BibTeX entry of one figure or table, naming it, the version and the commit it was made at."""
+    run = about["provenance"]
+    commit = (run["commit"] or "none") + (" with local changes" if run["dirty"] else "")
+    version = run["versions"]["ica"]
+    note = f"{kind} {about['id']} of notebook {run['notebook']}, version {version}, commit {commit}"
+    fields = {
+        "author": f"{{{AUTHORS}}}",
+        "title": f"{{{tex(about['title'])}}}",
+        "howpublished": tex(PROJECT),
+        "year": run["started"][:4],
+        "note": tex(f"{note}, profile {run['profile']}"),
+    }
+    body = ",\n".join(f"  {key} = {{{value}}}" for key, value in fields.items())
+    return f"@misc{{ica-{about['id']},\n{body}\n}}"
+
+
+class Recorded(Directive):
+    """Common to figures and tables: finding the record, the number, the permalink and the folded box."""
+
+    required_arguments = 1
+    has_content = True
+    label: str
+    kind: str
+    folders: tuple[str, ...]
+
+    def find(self, suffix: str) -> tuple[str, Path]:
+        """Notebook and file of the record with this id: the page's own notebook first, else the only one."""
+        identifier = self.arguments[0]
+        names = notebook_names(self.env.app)
+        own = [self.notebook] if self.notebook in names else []
+        for group in (own, names):
+            places = [
+                (name, self.records / name / kind / f"{identifier}{suffix}")
+                for name in group
+                for kind in self.folders
+            ]
+            there = [(name, file) for name, file in places if file.is_file()]
+            if len(there) > 1:
+                raise self.error(
+                    f"{self.name}: {identifier} was recorded by {', '.join(n for n, _ in there)}"
+                )
+            if there:
+                return there[0]
+        raise self.error(f"{self.name}: no notebook recorded {identifier!r}")
+
+    def caption(self) -> list[nodes.Node]:
+        """Children of the one paragraph in the body."""
+        holder = nodes.Element()
+        self.state.nested_parse(self.content, self.content_offset, holder)
+        if len(holder) != 1 or not isinstance(holder[0], nodes.paragraph):
+            raise self.error(f"{self.name} {self.arguments[0]}: the body must be one paragraph, the caption")
+        return holder[0].children
+
+    def name_node(self, node: nodes.Element, notebook: str) -> str:
+        """Give the node its id and, on its own notebook's page, the name that {numref} finds; the id."""
+        name = f"{self.label}-{self.arguments[0]}"
+        if notebook != self.notebook:  # shown again elsewhere: the label belongs to the first place
+            name += f"-in-{nodes.make_id(self.notebook)}"
+        node["names"].append(nodes.fully_normalize_name(name))
+        self.state.document.note_explicit_target(node, node)
+        return node["ids"][0]
+
+    def address(self, folder: str, notebook: str, file: str) -> str:
+        return "../" * self.env.docname.count("/") + f"{folder}/{notebook}/{file}"
+
+    def box(self, anchor: str, about: dict, links: dict[str, str]) -> list[nodes.Node]:
+        """The folded box: downloads, permalink, BibTeX."""
+        items = "".join(
+            f'<li><a href="{html.escape(url)}" download>{html.escape(label)}</a></li>'
+            for label, url in links.items()
+        )
+        page = self.env.docname.rpartition("/")[2]
+        link = f'<p>Permalink: <a class="reference internal" href="#{anchor}">{page}.html#{anchor}</a></p>'
+        entry = nodes.literal_block("", bibtex(self.kind, about), language="bibtex")
+        return folded(
+            "Cite or download", "cite", nodes.raw("", f"<ul>{items}</ul>{link}", format="html"), entry
+        )
+
+
+class RecordedFigure(Recorded):
+    """`{recorded-figure} id` with `:alt:`; the body is the caption."""
+
+    option_spec: ClassVar = {"alt": directives.unchanged_required}
+    label, kind, folders = "fig", "Figure", ("figures",)
+
+    def run(self) -> list[nodes.Node]:
+        alt = " ".join(self.options.get("alt", "").split())
+        if not alt:
+            raise self.error(f"recorded-figure {self.arguments[0]}: option :alt: is required")
+        notebook, file = self.find(".json")
+        about, identifier = read(file), self.arguments[0]
+        figure = nodes.figure("", align="default", classes=["recorded"])
+        self.set_source_info(figure)
+        images = [
+            {
+                "class": css,
+                "src": self.address("_figures", notebook, f"{identifier}{suffix}"),
+                "alt": alt,
+                **size(file.with_name(f"{identifier}{suffix}")),
+            }
+            for css, suffix in VARIANTS.items()
+        ]
+        figure += recorded_images(images=images)
+        figure += nodes.caption("", "", *self.caption())
+        anchor = self.name_node(figure, notebook)
+        links = {
+            label: self.address("_figures", notebook, identifier + end) for label, end in DOWNLOADS.items()
+        }
+        return [figure, *self.box(anchor, about, links)]
+
+
+def shown(value: str, spec: str | None, kind: str) -> str:
+    """A cell of a CSV file as a reader sees it: by its format, floats else to 4 digits, nothing as a dash."""
+    if value == "":
+        return "–"
+    if not kind.startswith(("int", "uint", "float")):
+        return format(value, spec or "")
+    given = float(value)
+    if given.is_integer() and (kind.startswith(("int", "uint")) or (spec or "").endswith("d")):
+        given = int(value) if value.lstrip("-").isdigit() else int(given)
+    if isinstance(given, float) and math.isnan(given):
+        return "–"
+    return number(given, spec or ("d" if isinstance(given, int) else ".4g"))
+
+
+class RecordedTable(Recorded):
+    """`{recorded-table} id`; the body is the caption."""
+
+    label, kind, folders = "tab", "Table", ("tables", "timed")
+
+    def run(self) -> list[nodes.Node]:
+        notebook, file = self.find(".json")
+        about, identifier = read(file), self.arguments[0]
+        with file.with_suffix(".csv").open(newline="", encoding="utf-8") as stream:
+            head, *rows = csv.reader(stream)
+        kinds = [about["columns"][column]["type"] for column in head]
+        specs = [about["formats"].get(column) for column in head]
+        body = [[[text(shown(*cell))] for cell in zip(row, specs, kinds, strict=True)] for row in rows]
+        table = self.table(head, body, [kind.startswith(("int", "uint", "float")) for kind in kinds])
+        table.insert(0, nodes.title("", "", *self.caption()))
+        self.set_source_info(table)
+        anchor = self.name_node(table, notebook)
+        names = {"Data (CSV)": ".csv", "Provenance (JSON)": ".json"}
+        links = {label: self.address("_tables", notebook, identifier + end) for label, end in names.items()}
+        return [table, *self.box(anchor, about, links)]
+
+
+def setup(app: Sphinx) -> None:
+    others = {name: (skip, None) for name in ("latex", "text", "man", "texinfo")}
+    app.add_node(recorded_images, html=(visit_images, None), **others)
+    app.add_directive("recorded-figure", RecordedFigure)
+    app.add_directive("recorded-table", RecordedTable)

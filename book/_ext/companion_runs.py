@@ -1,0 +1,70 @@
+"""Directives that staging adds to notebook pages: `run-parameters` and `run-record`."""
+
+from companion_data import Directive, folded, read, text
+from docutils import nodes
+from sphinx.application import Sphinx
+
+
+def _fields(values: dict[str, str]) -> nodes.field_list:
+    """A list of names and values, taken literally."""
+    found = nodes.field_list()
+    for name, words in values.items():
+        found += nodes.field("", nodes.field_name("", name), nodes.field_body("", text(words)))
+    return found
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown"
+    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+
+
+def _hardware(hardware: dict) -> str:
+    memory = f"{hardware['memory_gib']} GiB memory" if hardware["memory_gib"] else "memory unknown"
+    gpus = ", ".join(hardware["gpus"]) or "no GPU"
+    return f"{hardware['cpu']}; {hardware['cores']} cores; {memory}; {gpus}"
+
+
+class RunParameters(Directive):
+    """A note with the parameters that the run took otherwise than the cell above shows."""
+
+    def run(self) -> list[nodes.Node]:
+        changed = read(self.records / self.notebook / "page.json")["changed"]
+        note = nodes.note("", text("This page was run with other values than the cell above shows:"))
+        note["classes"].append("run-parameters")
+        items = nodes.bullet_list()
+        for name, value in changed.items():
+            words = f"{name} = {value['run']!r} (in the cell: {value['cell']!r})"
+            items += nodes.list_item("", nodes.paragraph("", "", nodes.literal("", words)))
+        note += items
+        return [note]
+
+
+class RunRecord(Directive):
+    """The folded box "How this page was run", from the run's provenance."""
+
+    def run(self) -> list[nodes.Node]:
+        folder = self.records / self.notebook
+        run, page = read(folder / "run.json"), read(folder / "page.json")
+        commit = (run["commit"] or "none") + (" with local changes" if run["dirty"] else "")
+        versions = run["versions"]
+        values = {
+            "Notebook": f"notebooks/{run['notebook']}.ipynb",
+            "Profile": run["profile"],
+            "Parameters": ", ".join(f"{key} = {value!r}" for key, value in run["parameters"].items())
+            or "none",
+            "Seeds": ", ".join(map(str, run["seeds"])) or "none",
+            "Wall time": _duration(page["seconds"]),
+            "Started": run["started"],
+            "Commit": commit,
+            "Versions": ", ".join(f"{name} {version}" for name, version in versions.items() if version),
+            "Hardware": _hardware(run["hardware"]),
+            "Platform": run["platform"],
+            "Threads": ", ".join(f"{name} {value}" for name, value in run["threads"].items()),
+        }
+        return folded("How this page was run", "run", _fields(values))
+
+
+def setup(app: Sphinx) -> None:
+    app.add_directive("run-parameters", RunParameters)
+    app.add_directive("run-record", RunRecord)
