@@ -15,7 +15,7 @@ TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' constraints.txt)
 PIP := $(BIN)/python -m pip install --disable-pip-version-check $(if $(MAKE_TERMOUT),,-qq)
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
 
-.PHONY: help book test lint clean
+.PHONY: help book test lint repeat clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -38,6 +38,9 @@ lint: $(READY) ## check style, and that notebooks are stored without outputs
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/nbstripout --verify --keep-id notebooks/*.ipynb
+
+repeat: $(READY) ## build twice from nothing and compare the figure data bit by bit
+	@$(BIN)/python -m ica.house.repeat --profile "$$PROFILE"
 
 clean: ## remove everything that was built (the environment stays)
 	@rm -rf build .snakemake .pytest_cache .ruff_cache .hypothesis

@@ -35,7 +35,7 @@ def part(value, interval=None, n=None):
 def test_the_shipped_registry_is_valid():
     loaded = claims.load()
     assert list(loaded) == [claim.id for claim in loaded.values()]
-    assert claims.REGISTRY.joinpath("theory.yml").is_file()
+    assert claims.REGISTRY.joinpath("alignment.yml").is_file()
 
 
 def test_load_reads_what_the_file_says(tmp_path):

@@ -87,7 +87,7 @@ class Claims(Ledger):
         if not rows:
             raise self.error(f"claims: notebook {self.notebook} has no claims")
         table = self.table(("Claim", "Source", "What is measured", "Criterion"), rows)
-        return self.titled("What is tested, fixed before the run", "claims", table)
+        return self.titled("What is tested, and by which criterion", "claims", table)
 
 
 class Verdicts(Ledger):

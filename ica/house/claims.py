@@ -1,7 +1,7 @@
-"""The claims ledger: criteria fixed before any run, measurements recorded by runs, and the verdicts between
+"""The claims ledger: criteria in a registry, measurements recorded by runs, and the verdicts between
 them.
 
-The registry, `ica/claims/<part>.yml`, fixes each claim and its criterion. A run leaves measurements in
+The registry, `ica/claims/<notebook>.yml`, fixes each claim and its criterion. A run leaves measurements in
 `claims.json`. A verdict is never stored by a run; it is computed here: a part of a claim *holds* if its
 criterion holds at the value and over the whole interval, *fails* if it fails at the value and over the whole
 interval, and else *straddles*. All parts hold: reproduced; all fail: not reproduced; otherwise: partly.
