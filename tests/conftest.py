@@ -17,6 +17,8 @@ jaxtyping.install_import_hook(
         "ica.synthetic",
         "ica.constructions",
         "ica.imitation",
+        "ica.limits",
+        "ica.intervals",
     ],
     "beartype.beartype",
 )
