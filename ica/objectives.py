@@ -15,7 +15,7 @@ from ica import checks
 def squared_distance_reward(
     prediction: Float[Tensor, "*#batch d"], responses: Float[Tensor, "*#batch N d"]
 ) -> Float[Tensor, "*#batch N"]:
-    r"""Reward $-\|\hat y - y_i\|^2$ of each response (the paper's reward model with $\hat y = W x$)."""
+    r"""Reward $-\|\hat y - y_i\|^2$ of each response; with $\hat y = W x$ the linear, squared-error reward model."""
     return -(prediction.unsqueeze(-2) - responses).square().sum(dim=-1)
 
 

@@ -5,7 +5,8 @@ Block $i$ adds the $i$-th term of the step and takes the best remaining response
 * head A, scores $c\,r_j - M_A m_j$: looks at the best response not yet eliminated, adds $+2\eta\,y_{\tau(i)}$ to acc;
 * head B, scores $2\hat y\cdot y_j - \|y_j\|^2 - M_B m_j$: exactly $\beta^i$, adds $-2\eta \sum_{j\ge i}\beta^i_j y_{\tau(j)}$ to acc;
 * head C, head A's scores: writes the best remaining reward to top;
-* network: marks ($m_j \mathrel{+}= 1$) every response with $r_j \ge$ top $-$ gap/2 by the difference of two ReLUs, clears top.
+* network: marks ($m_j \mathrel{+}= 1$) every response with $r_j \ge$ top $-$ gap/4, none with $r_j \le$ top $-$ gap/2, by the difference of two
+  ReLUs; clears top.
 
 The last network of a step adds acc to $\hat y$ and clears acc and the marks. Heads A and C share their scores and can be one:
 `heads=2`. That N-1 blocks of attention and network suffice is the paper's claim; the weights and the proof are ours.

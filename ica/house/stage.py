@@ -60,6 +60,15 @@ def page_facts(source: nbformat.NotebookNode, executed: nbformat.NotebookNode, n
     }
 
 
+def _check_targets(name: str, targets: list[str], measured: list[dict]) -> None:
+    """Every claim must be recorded under its literal id, or the ledger could not link to the cell."""
+    if missing := sorted({claim["id"] for claim in measured} - set(targets)):
+        raise ValueError(
+            f"notebook {name}: no cell records claim {missing[0]!r} by its literal id, as in "
+            f'record.claim("{missing[0]}", ...), so nothing could link to it'
+        )
+
+
 def _directive(name: str, cell_id: str) -> nbformat.NotebookNode:
     return new_markdown_cell(f"```{{{name}}}\n```", id=cell_id)
 
@@ -126,7 +135,9 @@ def stage(root: Path, out: Path) -> Path:
         source = notebooks.read(root, name)
         executed = nbformat.read(out / "executed" / f"{name}.ipynb", as_version=4)
         shutil.copy(notebooks.path(root, name), record / "source.ipynb")
-        write_json(record / "page.json", page_facts(source, executed, name))
+        facts = page_facts(source, executed, name)
+        _check_targets(name, facts["targets"], read_json(record / "claims.json"))
+        write_json(record / "page.json", facts)
         nbformat.write(merge(source, executed, name), site / "notebooks" / f"{name}.ipynb")
     shutil.copy(out / "claims.json", site / "_record" / "claims.json")
     write_json(site / "_record" / "site.json", state(root) | {"profile": out.name})
