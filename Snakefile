@@ -29,11 +29,11 @@ rule execute:
         record=directory(f"{OUT}/record/{{name}}"),
     params:
         digest=lambda wildcards: DIGESTS[wildcards.name],
-        settings=f"--set={SETTINGS}",
     threads: 1
+    # SETTINGS is no parameter of the rule: what of it concerns a notebook is in that notebook's digest.
     shell:
         "{sys.executable} -m ica.house.execute {wildcards.name} --profile {PROFILE} --out {OUT} "
-        "{params.settings:q}"
+        "--set={SETTINGS:q}"
 
 
 rule claims:
@@ -46,7 +46,7 @@ rule claims:
     log:
         f"{OUT}/status/claims.log",
     shell:
-        "{sys.executable} -m ica.house.claims {input} --out {output} > {log} 2>&1"
+        "{sys.executable} -m ica.house.claims {input} --out {output} 2> {log}"
 
 
 rule site:

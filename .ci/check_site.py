@@ -8,6 +8,7 @@ import argparse
 import functools
 import http.server
 import re
+import shutil
 import sys
 import threading
 from collections.abc import Iterator
@@ -23,7 +24,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 from ica.house import notebooks, site
 
-CHROMIUM = "/usr/bin/chromium"
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+CHROMIUM = next((path for path in map(shutil.which, NAMES) if path), None)
 FLAGS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -170,6 +172,7 @@ class Visit:
     def narrow(self) -> None:
         """On a phone the page itself does not scroll sideways."""
         self.page.set_viewport_size({"width": WIDTHS[1], "height": 844})
+        self.page.wait_for_timeout(300)  # the sidebar slides out
         if (extra := self.page.evaluate(WIDE)) > 0:
             self.note(f"page is {extra} px wider than a screen of {WIDTHS[1]} px")
         self.page.set_viewport_size({"width": WIDTHS[0], "height": 900})
@@ -194,9 +197,10 @@ class Visit:
     def shoot(self, folder: Path, name: str) -> None:
         for theme in THEMES:
             for width in WIDTHS:
-                self.theme(theme)
                 self.page.set_viewport_size({"width": width, "height": 900})
-                self.page.screenshot(path=folder / f"{Path(name).stem}-{theme}-{width}.png", full_page=True)
+                self.theme(theme)  # waits longer than the 0.25 s in which the sidebar slides in or out
+                path = folder / f"{Path(name).stem}-{theme}-{width}.png"
+                self.page.screenshot(path=path, full_page=True, animations="disabled")
         self.page.set_viewport_size({"width": WIDTHS[0], "height": 900})
 
 

@@ -8,7 +8,8 @@ import nbformat
 import pytest
 import yaml
 
-from ica.house import notebooks
+from ica.house import claims, notebooks
+from ica.house.stage import claims_in
 
 ROOT = Path(__file__).parents[1]
 STORED = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -95,3 +96,11 @@ def test_cell_ids_are_names_not_counters(path):
     """Ids given by position change with every inserted cell, and outputs would land at the wrong one."""
     ids = [cell.id for cell in nbformat.read(path, as_version=4).cells]
     assert not any(re.fullmatch(r"\d+", name) for name in ids)
+
+
+@pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
+def test_every_claim_is_recorded_by_its_literal_id(path):
+    """Only so can the ledger link to the cell that measured it, and prose refer to it by {ref}."""
+    code = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    found = {claim for source in code for claim in claims_in(source)}
+    assert found == {claim.id for claim in claims.load().values() if claim.notebook == path.stem}

@@ -27,15 +27,17 @@ FLAGS = ("--rerun-triggers", "params", "--rerun-incomplete", "--keep-going", "--
 
 
 @contextmanager
-def _alone(build: Path) -> Iterator[None]:
-    """Hold the build folder; the lock goes with the process, so a killed build leaves none behind."""
+def _alone(build: Path) -> Iterator[int]:
+    """Hold the build folder until this process and the Snakemake it started are gone, killed or not."""
     build.mkdir(exist_ok=True)
     with (build / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ValueError("another `make book` is running here; wait for it to end") from error
-        yield
+            raise ValueError(
+                "another `make book` (or what a killed one left) is still running here"
+            ) from error
+        yield lock.fileno()
 
 
 class Progress:
@@ -78,20 +80,29 @@ class Progress:
             print("\r\x1b[K", end="")
 
 
-def _snakemake(root: Path, profile: str, settings: str, jobs: int, flags: str) -> int:
+def _snakemake(root: Path, options: argparse.Namespace, lock: int) -> int:
     """Run Snakemake with its messages in the log; its exit status."""
-    status = root / "build" / profile / "status"
-    shutil.rmtree(status, ignore_errors=True)
+    out = root / "build" / options.profile
+    status = out / "status"
+    if not any((root / ".snakemake" / "metadata").glob("*")):
+        for name in notebooks.PROFILES:  # without its notes Snakemake takes every file for up to date
+            shutil.rmtree(out.with_name(name), ignore_errors=True)
+    for old in (status, *out.glob(".*-*")):  # the latter: scratch folders of a build that was killed
+        shutil.rmtree(old, ignore_errors=True)
     status.mkdir(parents=True)
     log = status / "snakemake.log"
-    command = [sys.executable, "-m", "snakemake", "--cores", str(jobs), *FLAGS, *shlex.split(flags)]
-    command += ["--config", f"profile={profile}", *([f"set={settings}"] if settings else [])]
+    jobs = str(options.jobs)  # --cores counts here, --jobs where SNAKEMAKE_FLAGS names a cluster
+    command = [sys.executable, "-m", "snakemake", "--cores", jobs, "--jobs", jobs, *FLAGS]
+    command += [*shlex.split(options.flags), "--config", f"profile={options.profile}"]
+    command += [f"set={options.set}"] if options.set else []
     paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     environment["ICA_COMMIT"] = state(root)["commit"] or ""
     progress = Progress(status, log)
     with log.open("w", encoding="utf-8") as sink:
-        process = subprocess.Popen(command, cwd=root, stdout=sink, stderr=sink, env=environment)
+        process = subprocess.Popen(
+            command, cwd=root, stdout=sink, stderr=sink, env=environment, pass_fds=[lock]
+        )
         try:
             while process.poll() is None:
                 progress.update()
@@ -143,8 +154,8 @@ def main(arguments: list[str] | None = None) -> int:
         notebooks.overrides(
             root, options.profile, options.set
         )  # a misspelt parameter stops here, before any run
-        with _alone(root / "build"):
-            if _snakemake(root, options.profile, options.set, options.jobs, options.flags):
+        with _alone(root / "build") as lock:
+            if _snakemake(root, options, lock):
                 report = failure_report(root / "build" / options.profile / "status")
                 print(plain(report, sys.stderr), file=sys.stderr, flush=True)
                 return 1

@@ -1,8 +1,8 @@
 """Run one notebook in its own process and keep what it leaves only where it ran to the end.
 
-`python -m ica.house.execute NAME --profile ci --out build/ci` writes build/ci/executed/NAME.ipynb and
-build/ci/record/NAME/ on success. On failure it leaves both as they were, and its stderr ends with the
-notebook's name, the cell and the traceback (also kept as build/ci/status/NAME.failure).
+`python -m ica.house.execute NAME --profile ci --out DIR` writes DIR/executed/NAME.ipynb and
+DIR/record/NAME/ on success. On failure it leaves both as they were, and its stderr ends with the
+notebook's name, the cell and the traceback (also kept as DIR/status/NAME.failure).
 """
 
 import argparse
@@ -147,7 +147,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m ica.house.execute", description="Run one notebook.")
     parser.add_argument("name", help="name of the notebook, without folder and suffix")
     parser.add_argument("--profile", default="ci", help=f"one of {', '.join(notebooks.PROFILES)}")
-    parser.add_argument("--out", type=Path, help="output folder (default: build/<profile>)")
+    parser.add_argument(
+        "--out", type=Path, help="output folder (default: build/alone, which no build of the book reads)"
+    )
     parser.add_argument("--set", default="", metavar="'name=value ...'", help="parameters to override")
     options = parser.parse_args(arguments)
     root = Path.cwd()
@@ -155,7 +157,7 @@ def main(arguments: list[str] | None = None) -> int:
         changes = notebooks.overrides(root, options.profile, options.set)
         if options.name not in changes:
             raise ValueError(f"name: no notebook {options.name!r}; there are: {', '.join(changes)}")
-        out = (options.out or root / "build" / options.profile).resolve()
+        out = (options.out or root / "build" / "alone").resolve()
         out.mkdir(parents=True, exist_ok=True)
         seconds = execute(root, options.name, options.profile, out, changes[options.name])
     except (ValueError, Failed) as error:

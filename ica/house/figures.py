@@ -68,6 +68,7 @@ DIVERGING = ListedColormap(_fade(RUST, _ARMS[::-1]) + _fade(BLUE, _ARMS), name="
 def style() -> None:
     """Set the house style for all figures from here on: Matplotlib's own fonts, 7.2 in wide, 9 pt and up."""
     cycle = mpl.cycler(color=PALETTE) + mpl.cycler(linestyle=LINES) + mpl.cycler(marker=MARKERS)
+    mpl.rcdefaults()  # a reader's own matplotlibrc must not enter the figures
     mpl.rcParams.update(
         dict.fromkeys(INKS, FOREGROUND)
         | dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), BACKGROUND)

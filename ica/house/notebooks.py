@@ -10,13 +10,14 @@ from pathlib import Path
 
 import nbformat
 import yaml
+from IPython.core.inputtransformer2 import TransformerManager
 
 from ica.house import imports
 
 PROFILES = ("ci", "paper")
 KERNEL = "python3"
 # Changing one of these may change a computed number; the other pinned packages only print and draw.
-NUMERICAL = ("torch", "numpy")
+NUMERICAL = ("numpy", "pandas", "scipy", "sympy", "torch")
 
 Parameters = dict[str, object]
 
@@ -67,10 +68,9 @@ def tagged(nb: nbformat.NotebookNode, tag: str) -> list[nbformat.NotebookNode]:
 
 
 def python_cells(nb: nbformat.NotebookNode) -> list[str]:
-    """Sources of the code cells as plain Python: lines that are IPython's own (%, !, ?) are left out."""
-    own = re.compile(r"^\s*(%|!|\?)")
-    cells = [cell.source.splitlines() for cell in nb.cells if cell.cell_type == "code"]
-    return ["\n".join("" if own.match(line) else line for line in lines) for lines in cells]
+    """Sources of the code cells as plain Python, as IPython itself reads its own syntax (%, !, ?)."""
+    cells = [re.sub(r"\A\s*%%.*", "", cell.source) for cell in nb.cells if cell.cell_type == "code"]
+    return [TransformerManager().transform_cell(source) for source in cells]
 
 
 def declared(nb: nbformat.NotebookNode, name: str) -> Parameters:
@@ -116,8 +116,12 @@ def assignments(text: str) -> Parameters:
 
     Raises ValueError for anything but name=value.
     """
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"SET: {text!r} cannot be split into name=value: {error}") from error
     found: Parameters = {}
-    for word in shlex.split(text):
+    for word in words:
         key, equals, value = word.partition("=")
         if not (equals and key.isidentifier()):
             raise ValueError(f"SET: {word!r} is not of the form name=value")
@@ -134,7 +138,11 @@ def _profiles(root: Path, known: Mapping[str, Parameters]) -> dict[str, dict[str
     for profile, entries in table.items():
         if profile not in PROFILES:
             raise ValueError(f"profiles.yml: unknown profile {profile!r}; accepted: {', '.join(PROFILES)}")
+        if not isinstance(entries or {}, dict):
+            raise ValueError(f"profiles.yml: {profile} must map notebooks to parameters, got {entries!r}")
         for name, values in (entries or {}).items():
+            if not isinstance(values or {}, dict):
+                raise ValueError(f"profiles.yml: {name} must map parameters to values, got {values!r}")
             if name not in known:
                 raise ValueError(f"profiles.yml: no notebook {name!r}; there are: {', '.join(known)}")
             for key, value in (values or {}).items():
