@@ -10,6 +10,8 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from ica.house import notebooks
+
 PROJECT = "Self-correction as in-context alignment: a reproducible companion"
 AUTHORS = "The authors of the in-context alignment companion"
 
@@ -36,7 +38,7 @@ def parts(app: Sphinx) -> list[tuple[str, list[str]]]:
     toc = yaml.safe_load((Path(app.srcdir) / "_toc.yml").read_text(encoding="utf-8"))
     found = []
     for part in toc.get("parts") or [{"caption": "Notebooks", "chapters": toc.get("chapters", [])}]:
-        files = [chapter["file"] for chapter in part["chapters"]]
+        files = notebooks.files(part["chapters"])
         names = [Path(file).name for file in files if Path(file).parent.name == "notebooks"]
         if names:
             found.append((part["caption"], names))

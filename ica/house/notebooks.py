@@ -22,20 +22,20 @@ NUMERICAL = ("numpy", "pandas", "scipy", "sympy", "torch")
 Parameters = dict[str, object]
 
 
-def _files(entry: object) -> list[str]:
-    """All values of `file` in a table of contents, in order."""
+def files(entry: object) -> list[str]:
+    """All values of `file` in an entry of a table of contents, sections included, in order."""
     if isinstance(entry, list):
-        return [name for item in entry for name in _files(item)]
+        return [name for item in entry for name in files(item)]
     if not isinstance(entry, dict):
         return []
     own = [str(entry["file"])] if "file" in entry else []
-    return own + [name for value in entry.values() for name in _files(value)]
+    return own + [name for value in entry.values() for name in files(value)]
 
 
 def pages(root: Path) -> list[str]:
     """Every page of `_toc.yml`, root page first, as written there (no suffix)."""
     toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
-    return [str(toc["root"]), *_files(toc)]
+    return [str(toc["root"]), *files(toc)]
 
 
 def listed(root: Path) -> list[str]:
