@@ -19,6 +19,7 @@ jaxtyping.install_import_hook(
         "ica.imitation",
         "ica.limits",
         "ica.intervals",
+        "ica.cost",
     ],
     "beartype.beartype",
 )
