@@ -80,8 +80,8 @@ def project_root() -> Path | None:
     )
 
 
-def _git(*words: str) -> str | None:
-    root = project_root()
+def git(root: Path | None, *words: str) -> str | None:
+    """What git prints in the folder `root`; None outside a checkout, without git, or if it fails."""
     if root is None:
         return None
     try:
@@ -95,12 +95,12 @@ def _git(*words: str) -> str | None:
 
 def commit() -> str | None:
     """Commit of the project: `ICA_COMMIT` if set, else HEAD of the checkout that holds the current folder."""
-    return os.environ.get("ICA_COMMIT") or _git("rev-parse", "--verify", "HEAD")
+    return os.environ.get("ICA_COMMIT") or git(project_root(), "rev-parse", "--verify", "HEAD")
 
 
 def dirty() -> bool | None:
     """True if the checkout differs from its commit (untracked files count); None outside git."""
-    status = _git("status", "--porcelain")
+    status = git(project_root(), "status", "--porcelain")
     return None if status is None else bool(status)
 
 

@@ -9,7 +9,6 @@ import ast
 import copy
 import json
 import shutil
-import subprocess
 import tomllib
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import nbformat
 from nbformat.v4 import new_markdown_cell
 
 from ica.house import notebooks
-from ica.house.provenance import write_json
+from ica.house.provenance import git, write_json
 
 CLAIM_CALLS = ("claim", "untestable")
 IGNORED = shutil.ignore_patterns("__pycache__", ".*")
@@ -99,14 +98,6 @@ def merge(source: nbformat.NotebookNode, executed: nbformat.NotebookNode, name: 
     return page
 
 
-def _git(root: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
-    except OSError:  # no git on this machine
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
 def version(root: Path) -> str:
     """Version of the project, from `pyproject.toml`."""
     return tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
@@ -116,8 +107,8 @@ def state(root: Path) -> dict:
     """Version, commit (None outside git), and whether the sources differ from that commit."""
     return {
         "version": version(root),
-        "commit": _git(root, "rev-parse", "--verify", "HEAD"),
-        "dirty": bool(_git(root, "status", "--porcelain")),
+        "commit": git(root, "rev-parse", "--verify", "HEAD"),
+        "dirty": bool(git(root, "status", "--porcelain")),
     }
 
 
