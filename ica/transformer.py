@@ -6,7 +6,7 @@ $$h \leftarrow h + \sum_{heads} A(h)\, h W_V^\top W_O^\top, \qquad h \leftarrow 
 
 with $A = \mathrm{softmax}(h W_Q^\top W_K h^\top / \sqrt{d_{head}})$, or, with linear attention, the same scores divided by the
 number of visible tokens instead of the softmax. `W_Q`, `W_K`, `W_V` map the stream to all heads (heads side by side),
-`W_O` maps back. Layer norms come before each part (pre-norm) or not at all.
+`W_O` maps back. Layer norms come before each part (pre-norm), at the end of the block (post-norm), both, or not at all.
 """
 
 from dataclasses import dataclass
@@ -34,6 +34,7 @@ class TransformerConfig:
         activation: "relu" or "gelu".
         mask: "full" (every token sees all) or "causal" (itself and earlier ones).
         pre_norm: layer norm before attention, feed-forward and readout.
+        post_norm: one more layer norm at the end of each block, over the whole stream.
         positions: number of learned positions; 0 means none.
 
     Raises:
@@ -52,6 +53,7 @@ class TransformerConfig:
     mask: str = "full"
     pre_norm: bool = False
     positions: int = 0
+    post_norm: bool = False
 
     def __post_init__(self):
         for name, least in (("inputs", 1), ("outputs", 1), ("width", 1), ("layers", 0), ("heads", 1)):
@@ -122,11 +124,15 @@ class Block(nn.Module):
         super().__init__()
         norm = (lambda: nn.LayerNorm(config.width)) if config.pre_norm else nn.Identity
         self.norm_1, self.attention = norm(), Attention(config)
-        self.norm_2, self.feed_forward = norm(), FeedForward(config) if config.hidden else None
+        self.norm_2 = norm() if config.hidden else nn.Identity()
+        self.feed_forward = FeedForward(config) if config.hidden else None
+        self.norm_3 = nn.LayerNorm(config.width) if config.post_norm else nn.Identity()
 
     def forward(self, h: Float[Tensor, "batch n width"]) -> Float[Tensor, "batch n width"]:
         h = h + self.attention(self.norm_1(h))
-        return h if self.feed_forward is None else h + self.feed_forward(self.norm_2(h))
+        if self.feed_forward is not None:
+            h = h + self.feed_forward(self.norm_2(h))
+        return self.norm_3(h)
 
 
 @dataclass(frozen=True)

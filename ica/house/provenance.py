@@ -66,9 +66,13 @@ def plain(value, key: str = "value"):
     )
 
 
-def write_json(path: Path, content) -> Path:
-    """Write `content` as JSON, keys sorted, at once or not at all; ValueError names a key that is no JSON."""
-    text = json.dumps(plain(content), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+def write_json(path: Path, content, compact: bool = False) -> Path:
+    """Write `content` as JSON, keys sorted, at once or not at all; ValueError names a key that is no JSON.
+
+    `compact`: without line breaks and spaces, for many numbers.
+    """
+    layout = {"separators": (",", ":")} if compact else {"indent": 1}
+    text = json.dumps(plain(content), sort_keys=True, ensure_ascii=False, allow_nan=False, **layout)
     return write_atomic(path, text + "\n")
 
 

@@ -38,7 +38,7 @@ def save(folder: Path, tensors: dict[str, torch.Tensor], header: dict) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{header['step']:06d}.safetensors"
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    contiguous = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
     try:
         save_file(contiguous, temporary, metadata={"run": json.dumps(header, sort_keys=True)})
         with temporary.open("rb") as file:

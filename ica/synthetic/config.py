@@ -11,6 +11,7 @@ from ica.synthetic.data import Critic
 from ica.transformer import TransformerConfig
 
 FORMS = ("interleaved", "triplet")
+TEACHERS = ("critic", "truth")
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,10 @@ class RunConfig:
             x token that follows the triplets seen) or "triplet" (one token per triplet, as in the theorem).
         reward: "cosine" (as released) or "squared_distance".
         critic: the critic that rates the training prompts.
-        layers, heads, width, hidden, attention, mask: of the transformer (GELU, pre-norm, learned positions);
-            hidden = 0 means no feed-forward network.
+        teacher: who ranks the responses for the loss, "critic" (as released) or "truth" (the model reads the critic,
+            and learns from the true order).
+        layers, heads, width, hidden, attention, mask, post_norm: of the transformer (GELU, pre-norm, learned
+            positions); hidden = 0 means no feed-forward network.
         d, N: features of a response, triplets of a prompt.
         steps, batch, rate: Adam updates, prompts in each, learning rate.
 
@@ -34,12 +37,14 @@ class RunConfig:
     form: str = "interleaved"
     reward: str = "cosine"
     critic: Critic = field(default_factory=Critic)
+    teacher: str = "critic"
     layers: int = 20
     heads: int = 3
     width: int = 96
     hidden: int = 384
     attention: str = "softmax"
     mask: str = "causal"
+    post_norm: bool = False
     d: int = 5
     N: int = 20
     steps: int = 3000
@@ -54,13 +59,18 @@ class RunConfig:
         checks.positive("rate", self.rate)
         if not isinstance(self.critic, Critic):
             raise ValueError(f"critic must be a Critic, got {type(self.critic).__name__}")
+        checks.one_of("teacher", self.teacher, TEACHERS)
+        if self.form == "interleaved" and self.critic.raters > self.d:
+            raise ValueError(
+                f"critic.raters must be at most d = {self.d} with interleaved tokens, got {self.critic.raters}"
+            )
         self.transformer()
 
     def transformer(self) -> TransformerConfig:
         """Configuration of the model."""
         interleaved = self.form == "interleaved"
         return TransformerConfig(
-            inputs=self.d if interleaved else 2 * self.d + 1,
+            inputs=self.d if interleaved else 2 * self.d + self.critic.raters,
             outputs=self.d,
             width=self.width,
             layers=self.layers,
@@ -70,6 +80,7 @@ class RunConfig:
             activation="gelu",
             mask=self.mask,
             pre_norm=True,
+            post_norm=self.post_norm,
             positions=3 * self.N if interleaved else self.N,
         )
 

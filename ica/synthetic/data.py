@@ -5,7 +5,7 @@ $e = x W_e$, and $y_i = r_i y^* + (1 - r_i) e$ with $r_i \sim U(0, 1)$. Source: 
 outside of its seeded generator; here one generator draws all).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Float
@@ -18,7 +18,11 @@ CRITICS = ("replace", "gaussian", "flip")
 
 @dataclass(frozen=True)
 class SyntheticBatch:
-    """A batch of prompts; `rewards` are what the critic shows, `quality` is how good a response really is."""
+    """A batch of prompts.
+
+    `quality` is how good a response really is, `shown` what its raters say of it, and `rewards`, which rank the
+    responses, the mean over the raters.
+    """
 
     query: Float[Tensor, "batch d"]
     good: Float[Tensor, "batch d"]
@@ -26,6 +30,16 @@ class SyntheticBatch:
     responses: Float[Tensor, "batch N d"]
     quality: Float[Tensor, "batch N"]
     rewards: Float[Tensor, "batch N"]
+    shown: Float[Tensor, "batch N raters"]
+
+    def to(self, device: torch.device | str) -> "SyntheticBatch":
+        """The same prompts on a device."""
+        return SyntheticBatch(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+    def judged_by(self, critic: "Critic", generator: torch.Generator) -> "SyntheticBatch":
+        """The same prompts, rated by another critic."""
+        shown = critic.rate(self.quality, generator)
+        return replace(self, shown=shown, rewards=shown.mean(-1))
 
 
 @dataclass(frozen=True)
@@ -36,13 +50,18 @@ class Critic:
         kind: "replace" (with probability `level` a fresh U(0, 1), as released), "gaussian" (additive noise of standard
             deviation `level`), or "flip" (with probability `level` the opposite, 1 - r: an adversary).
         level: a probability in [0, 1], or for "gaussian" any number of at least 0; 0 is the true critic.
+        raters: independent raters of this kind; with several the critic is multi-dimensional.
+        grades: 0 shows the number itself; g >= 2 shows which of g equal parts of [0, 1] it lies in, by the middle of
+            that part (an ordinal critic).
 
     Raises:
-        ValueError: an unknown kind, or a level out of range.
+        ValueError: an unknown kind, a level, raters or grades out of range.
     """
 
     kind: str = "replace"
     level: float = 0.0
+    raters: int = 1
+    grades: int = 0
 
     def __post_init__(self):
         checks.one_of("kind", self.kind, CRITICS)
@@ -51,9 +70,20 @@ class Critic:
             raise ValueError(
                 f"level must lie between 0 and {highest:g} for critic {self.kind}, got {self.level!r}"
             )
+        checks.whole("raters", self.raters, 1)
+        if checks.whole("grades", self.grades, 0) == 1:
+            raise ValueError("grades must be 0 (none) or at least 2, got 1")
 
-    def rate(self, quality: Float[Tensor, "batch N"], generator: torch.Generator) -> Float[Tensor, "batch N"]:
-        """The rewards that this critic gives. Every kind draws the same amount, so later draws do not depend on it."""
+    def rate(
+        self, quality: Float[Tensor, "batch N"], generator: torch.Generator
+    ) -> Float[Tensor, "batch N raters"]:
+        """What the raters say. Every kind draws the same amount, so later draws do not depend on it."""
+        said = torch.stack([self._one(quality, generator) for _ in range(self.raters)], dim=-1)
+        if not self.grades:
+            return said
+        return ((said * self.grades).floor().clamp(0, self.grades - 1) + 0.5) / self.grades
+
+    def _one(self, quality: Float[Tensor, "batch N"], generator: torch.Generator) -> Float[Tensor, "batch N"]:
         chance = torch.rand(quality.shape, generator=generator, dtype=torch.float64)
         fresh = torch.rand(quality.shape, generator=generator, dtype=torch.float64)
         noise = torch.randn(quality.shape, generator=generator, dtype=torch.float64)
@@ -87,6 +117,6 @@ def sample_batch(
     quality = torch.rand(batch, N, generator=generator, dtype=torch.float64)
     good, bad = (torch.einsum("bi,bij->bj", query, matrix) for matrix in (W, W_bad))
     responses = torch.lerp(bad.unsqueeze(1), good.unsqueeze(1), quality.unsqueeze(-1))
-    rewards = (critic or Critic()).rate(quality, generator)
-    tensors = (query, good, bad, responses, quality, rewards)
+    shown = (critic or Critic()).rate(quality, generator)
+    tensors = (query, good, bad, responses, quality, shown.mean(-1), shown)
     return SyntheticBatch(*(tensor.to(dtype) for tensor in tensors))

@@ -12,17 +12,16 @@ from ica.synthetic.data import SyntheticBatch
 
 
 def tokens(batch: SyntheticBatch, form: str) -> Float[Tensor, "batch tokens inputs"]:
-    """Interleaved: x, y, (r, 0, ..., 0) for each triplet; triplet: one token (x, y, r).
+    """Interleaved: x, y, (r, 0, ..., 0) for each triplet; triplet: one token (x, y, r). r is one number per rater.
 
     Raises:
         ValueError: an unknown form.
     """
     checks.one_of("form", form, FORMS)
     query = batch.query.unsqueeze(1).expand_as(batch.responses)
-    rewards = batch.rewards.unsqueeze(-1)
     if form == "triplet":
-        return torch.cat([query, batch.responses, rewards], dim=-1)
-    padded = torch.nn.functional.pad(rewards, (0, query.shape[-1] - 1))
+        return torch.cat([query, batch.responses, batch.shown], dim=-1)
+    padded = torch.nn.functional.pad(batch.shown, (0, query.shape[-1] - batch.shown.shape[-1]))
     return torch.stack([query, batch.responses, padded], dim=2).flatten(1, 2)
 
 
@@ -40,8 +39,12 @@ def read_at(seen: Int[Tensor, " prefixes"], form: str) -> Int[Tensor, " prefixes
 def loss(
     outputs: Float[Tensor, "batch tokens d"], batch: SyntheticBatch, config: RunConfig
 ) -> Float[Tensor, ""]:
-    """Plackett-Luce loss at every prefix of at least two triplets, mean over prefixes and prompts (nats)."""
+    """Plackett-Luce loss at every prefix of at least two triplets, mean over prefixes and prompts (nats).
+
+    The responses are ranked by the teacher: the critic's rewards, or the truth.
+    """
     seen = lengths(config.N, config.form)
     predictions = outputs[:, read_at(seen, config.form)]
     scores = REWARDS[config.reward](predictions, batch.responses.unsqueeze(1))
-    return prefix_pl_losses(scores, batch.rewards, seen).mean()
+    ranks = batch.rewards if config.teacher == "critic" else batch.quality
+    return prefix_pl_losses(scores, ranks, seen).mean()

@@ -39,6 +39,14 @@ class State:
     step: int
     losses: list[list[float]]
 
+    def to(self, device: str) -> "State":
+        """The same state on a device."""
+        moved = [
+            {name: tensor.to(device) for name, tensor in group.items()}
+            for group in (self.weights, self.first, self.second)
+        ]
+        return State(*moved, self.step, self.losses)
+
     def tensors(self) -> dict[str, Tensor]:
         """One flat dictionary, for a checkpoint."""
         groups = {"weights": self.weights, "first": self.first, "second": self.second}
@@ -117,7 +125,8 @@ def _asked_to_stop() -> Iterator[list[int]]:
 
 
 def _update(state: State, run: Callable, config: RunConfig, seeds: tuple[int, ...], folder: Path) -> None:
-    prompts = [prompts_of(config, seed, state.step) for seed in seeds]
+    device = next(iter(state.weights.values())).device
+    prompts = [prompts_of(config, seed, state.step).to(device) for seed in seeds]
     weights = {name: tensor.requires_grad_(True) for name, tensor in state.weights.items()}
     outputs = run(weights, torch.stack([tokens(batch, config.form) for batch in prompts]))
     _refuse_bad(outputs.detach().flatten(1).isfinite().all(dim=1), seeds, state.step, folder)
@@ -137,12 +146,14 @@ def train(
     *,
     every: int = 100,
     look: Callable[[int, Weights], None] | None = None,
+    device: str = "cpu",
 ) -> State:
     """Train all seeds to `config.steps` updates, from the last checkpoint in `folder` if there is one.
 
     Args:
         every: updates between checkpoints; the last update is always saved.
-        look: called with the number of updates done and the weights, at the start and at each checkpoint.
+        look: called with the number of updates done and the weights, where it starts or goes on and at each checkpoint.
+        device: where the weights live; prompts are always drawn on the CPU, so that they are the same everywhere.
 
     Raises:
         TrainingError: a model that gives values that are not finite; the last checkpoint stays.
@@ -152,9 +163,9 @@ def train(
     checks.whole("every", every, 1)
     if not seeds or len(set(seeds)) != len(seeds):
         raise ValueError(f"seeds must be distinct and at least one, got {seeds}")
-    state, run, begun = resume(config, seeds, folder), forward(config), time.time()
-    if look and state.step == 0:
-        look(0, state.weights)
+    state, run, begun = resume(config, seeds, folder).to(device), forward(config), time.time()
+    if look:
+        look(state.step, state.weights)
     with _asked_to_stop() as asked:
         while state.step < config.steps:
             _update(state, run, config, seeds, folder)
