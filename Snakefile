@@ -7,6 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(workflow.basedir))
 from ica.house import notebooks, site
+from ica.house.execute import ENVIRONMENT
 
 ROOT = Path(workflow.basedir)
 PROFILE = config.get("profile", "ci")
@@ -14,6 +15,22 @@ SETTINGS = str(config.get("set", ""))
 OUT = f"build/{PROFILE}"
 OVERRIDES = notebooks.overrides(ROOT, PROFILE, SETTINGS)
 DIGESTS = {name: notebooks.digest(ROOT, name, values) for name, values in OVERRIDES.items()}
+# Training runs: one job per configuration and seed group (ica/synthetic/runs.yml), shared by notebooks and profiles.
+STORED = config.get("stored")
+JOBS, NEEDED, KEPT, CODE = {}, {name: [] for name in DIGESTS}, {}, ""
+if STORED or any(notebooks.runs(ROOT, name) for name in DIGESTS):
+    from ica.synthetic import run, workflow as training
+
+    CODE = run.code_digest(ROOT)
+    NEEDED = training.needed(ROOT, OVERRIDES)
+    DIGESTS = training.digests(DIGESTS, NEEDED, CODE)
+    KEPT = {run.stem(job): job for job in training.to_store(STORED, config.get("runs", ""))} if STORED else {}
+    JOBS = {job.id: job for jobs in [*NEEDED.values(), KEPT.values()] for job in jobs}
+SETTLED = " ".join(f"{name}={value}" for name, value in ENVIRONMENT.items() if "THREADS" not in name)
+
+
+wildcard_constraints:
+    id="[0-9a-f]{12}",
 
 
 rule all:
@@ -21,9 +38,42 @@ rule all:
         f"{OUT}/html",
 
 
+rule train:
+    output:
+        result="build/runs/{id}/result.json",
+        weights="build/runs/{id}/weights.safetensors",
+    params:
+        code=CODE,
+        job=lambda wildcards: run.command(JOBS[wildcards.id]),
+        name=lambda wildcards: JOBS[wildcards.id].name,
+    priority: 1
+    threads: int(config.get("threads", 1))
+    shell:
+        "{SETTLED} OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads} {sys.executable} -m ica.synthetic.run {params.job} "
+        "--threads {threads} --status {OUT}/status/run-{params.name}.json"
+
+
+rule keep:
+    input:
+        lambda wildcards: f"build/runs/{KEPT[wildcards.stem].id}/result.json",
+    output:
+        "results/paper/{stem}.json",
+    params:
+        job=lambda wildcards: run.command(KEPT[wildcards.stem]),
+        code=CODE,
+    shell:
+        "{sys.executable} -m ica.synthetic.run {params.job} --store"
+
+
+rule stored:
+    input:
+        [f"results/paper/{stem}.json" for stem in KEPT],
+
+
 rule execute:
     input:
         ancient("notebooks/{name}.ipynb"),
+        lambda wildcards: [f"build/runs/{job.id}/result.json" for job in NEEDED[wildcards.name]],
     output:
         notebook=f"{OUT}/executed/{{name}}.ipynb",
         record=directory(f"{OUT}/record/{{name}}"),

@@ -2,7 +2,9 @@
 
 import math
 
+from jaxtyping import Float
 from scipy import stats
+from torch import Tensor
 
 from ica import checks
 
@@ -38,3 +40,34 @@ def ratio_interval(above: list[float], below: list[float], level: float = 0.95) 
     lo, hi = stats.ttest_ind(*logs, equal_var=False).confidence_interval(level)
     centre = sum(logs[0]) / len(above) - sum(logs[1]) / len(below)
     return math.exp(centre), math.exp(lo), math.exp(hi)
+
+
+def paired_interval(
+    differences: Float[Tensor, "seeds prompts"], level: float = 0.95
+) -> tuple[float, float, float]:
+    r"""Mean of a difference measured for every seed on the same prompts, with an interval (mean, lo, hi) for both.
+
+    The variance of the mean is taken as $s_S^2 / S + s_P^2 / P$, with $s_S$ the standard deviation over the S seeds of their
+    means, $s_P$ that over the P prompts of theirs: each holds a share of the residual, so the sum is on the safe side. The
+    quantile is Student's with S - 1 degrees of freedom; with one seed it is the normal one and the interval speaks of
+    prompts only.
+
+    Raises:
+        ValueError: fewer than two prompts, entries that are not finite, a level outside (0, 1).
+    """
+    checks.finite("differences", differences)
+    seeds, prompts = differences.shape
+    if prompts < 2 or seeds < 1:
+        raise ValueError(
+            f"differences must hold at least one seed and two prompts, got {seeds} and {prompts}"
+        )
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, got {level!r}")
+    values = differences.double()
+    variance = values.mean(0).var().item() / prompts
+    quantile = stats.norm.ppf((1 + level) / 2)
+    if seeds > 1:
+        variance += values.mean(1).var().item() / seeds
+        quantile = stats.t.ppf((1 + level) / 2, seeds - 1)
+    mean, half = values.mean().item(), float(quantile) * math.sqrt(variance)
+    return mean, mean - half, mean + half

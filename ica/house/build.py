@@ -41,7 +41,7 @@ def _alone(build: Path) -> Iterator[int]:
 
 
 class Progress:
-    """Lines on the screen about the notebooks being run, from the status files they leave."""
+    """Lines on the screen about the notebooks and training runs under way, from the status files they leave."""
 
     def __init__(self, status: Path, log: Path) -> None:
         self.status, self.log = status, log
@@ -49,9 +49,10 @@ class Progress:
         self.terminal = sys.stdout.isatty()
 
     def _total(self) -> str:
-        """How many notebooks this build runs, from Snakemake's table of jobs."""
-        found = re.search(r"^execute\s+(\d+)", self.log.read_text(encoding="utf-8"), re.MULTILINE)
-        return found.group(1) if found else "?"
+        """How many notebooks and training runs this build runs, from Snakemake's table of jobs."""
+        text = self.log.read_text(encoding="utf-8")
+        found = dict(re.findall(r"^(execute|train)\s+(\d+)", text, re.MULTILINE))
+        return str(sum(map(int, found.values()))) if found else "?"
 
     def update(self) -> None:
         """Print a line for each notebook that ended since the last call; on a terminal also what runs."""
@@ -59,7 +60,8 @@ class Progress:
         for file in sorted(self.status.glob("*.json")):
             run = read_json(file)
             if run["state"] == "running":
-                running.append(f"{file.stem} {time.time() - run['started']:.0f} s")
+                progress = f" {run['progress']}" if "progress" in run else ""
+                running.append(f"{file.stem}{progress} {time.time() - run['started']:.0f} s")
             elif file.stem not in self.shown:
                 self.shown.add(file.stem)
                 self.clear()
@@ -85,7 +87,10 @@ def _snakemake(root: Path, options: argparse.Namespace, lock: int) -> int:
     out = root / "build" / options.profile
     status = out / "status"
     if not any((root / ".snakemake" / "metadata").glob("*")):
-        for name in notebooks.PROFILES:  # without its notes Snakemake takes every file for up to date
+        for name in (
+            *notebooks.PROFILES,
+            "runs",
+        ):  # without its notes Snakemake takes every file for up to date
             shutil.rmtree(out.with_name(name), ignore_errors=True)
     for old in (status, *out.glob(".*-*")):  # the latter: scratch folders of a build that was killed
         shutil.rmtree(old, ignore_errors=True)

@@ -94,6 +94,11 @@ def declared(nb: nbformat.NotebookNode, name: str) -> Parameters:
     return values
 
 
+def runs(root: Path, name: str) -> list[str]:
+    """Training runs that the notebook reads, from its metadata `{"ica": {"runs": [...]}}`."""
+    return list(read(root, name).metadata.get("ica", {}).get("runs", []))
+
+
 def _fits(default: object, value: object) -> bool:
     if default is None or type(value) is type(default):
         return True

@@ -72,6 +72,7 @@ class Result:
     nmse: Float[Tensor, "seeds prompts prefixes"]
     losses: Float[Tensor, "updates seeds"]
     looks: list[Look]
+    groups: list[tuple[int, ...]]
     files: list[Path]
     provenance: list[dict]
 
@@ -150,7 +151,7 @@ def read(path: Path) -> Result:
         raise ResultError(
             f"result {path} says it is run {identity}, but its configuration and seeds are {config.hash(seeds)}"
         )
-    return Result(scale, name, config, seeds, seen, *final.values(), losses, looks, [path], [source])
+    return Result(scale, name, config, seeds, seen, *final.values(), losses, looks, [seeds], [path], [source])
 
 
 def merged(parts: list[Result]) -> Result:
@@ -175,6 +176,7 @@ def merged(parts: list[Result]) -> Result:
         torch.cat([part.nmse for part in parts]),
         torch.cat([part.losses for part in parts], dim=1),
         looks,
+        [seeds for part in parts for seeds in part.groups],
         [file for part in parts for file in part.files],
         [source for part in parts for source in part.provenance],
     )

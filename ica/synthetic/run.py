@@ -82,13 +82,26 @@ def source(started: datetime, updates: int, seconds: float, device: str) -> dict
     }
 
 
+def _done(path: Path) -> bool:
+    """Is there a result of this very code, with its weights?"""
+    try:
+        (source,) = results.read(path).provenance
+    except results.ResultError:
+        return False
+    return source["code"] == code_digest()[:12] and path.with_name("weights.safetensors").is_file()
+
+
 def perform(job: Job, out: Path, device: str = "cpu", status: Path | None = None) -> Path:
     """Train a job, or go on with it, and write `out/result.json` and `out/weights.safetensors`; the result's path.
+
+    A result of the same code that is there already is left as it is.
 
     Raises:
         TrainingError, CheckpointError: as `train` says; no result is written.
         KeyboardInterrupt: asked to stop; the updates done are kept.
     """
+    if _done(out / "result.json"):
+        return out / "result.json"
     started, begun, spent = datetime.now(UTC), time.time(), [0.0]
     folder = out.with_name(f".{job.id}-{code_digest()[:12]}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -124,9 +137,20 @@ def perform(job: Job, out: Path, device: str = "cpu", status: Path | None = None
     return path
 
 
+def stem(job: Job) -> str:
+    """Name of the stored result of a job: scale, run and seeds."""
+    return f"{job.scale}-{job.name}-seed{'-'.join(map(str, job.seeds))}"
+
+
+def command(job: Job) -> str:
+    """The words after `python -m ica.synthetic.run` that make this job; a GPU is used only outside of `ci`."""
+    seeds = ",".join(map(str, job.seeds))
+    return f"{job.scale} {job.name} --seeds {seeds} --device {'cpu' if job.scale == 'ci' else 'auto'}"
+
+
 def store(job: Job, result: Path, folder: Path) -> Path:
     """Copy a result to the stored ones, under a name that says scale, run and seeds; with the weights of `base`."""
-    target = folder / f"{job.scale}-{job.name}-seed{'-'.join(map(str, job.seeds))}.json"
+    target = folder / f"{stem(job)}.json"
     folder.mkdir(parents=True, exist_ok=True)
     if job.name == "base" and 0 in job.seeds:
         shutil.copyfile(result.with_name("weights.safetensors"), target.with_suffix(".safetensors"))

@@ -1,0 +1,236 @@
+"""What the notebooks of the panels share: curves with bands, training paths, differences, and where each curve comes from.
+
+A panel compares runs, label -> `Result`. Bands are 95 % bootstrap intervals over seeds and prompts; differences between two
+runs are paired over the evaluation prompts, with `ica.intervals.paired_interval`.
+"""
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import torch
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ica.house import figures
+from ica.intervals import paired_interval
+from ica.objectives import REWARDS
+from ica.prefixes import prefix_pl_losses
+from ica.synthetic import floor
+from ica.synthetic.baselines import descend
+from ica.synthetic.metrics import bootstrap, cosine_error
+from ica.synthetic.results import LOOK_PROMPTS, Result, evaluation_prompts, stored
+
+READ_AT = 15  # triplets seen where panels are compared, the end of the paper's axis
+RESAMPLING_SEED = 11
+CURVE_COLUMNS = {
+    "scale": "live (ci), or the scale of the stored run",
+    "n": "triplets seen",
+    "error": "1 - cos(prediction, y*), mean over seeds and prompts",
+    "lo": "lower end of its 95 % bootstrap interval",
+    "hi": "upper end of its 95 % bootstrap interval",
+    "run": "id of the run, hash of configuration and seeds",
+}
+PATH_COLUMNS = {
+    "update": "Adam updates done",
+    "seed": "seed of the run",
+    "error": f"1 - cos(prediction, y*) at n = {READ_AT}, mean over 128 prompts",
+    "loss": "Plackett-Luce loss of the held-out prompts, nats, mean over prefixes",
+}
+
+
+def band(errors: Float[Tensor, "seeds prompts points"]) -> pd.DataFrame:
+    """Mean and bootstrap interval at each point, as columns error, lo, hi; the same errors give the same interval."""
+    generator = torch.Generator().manual_seed(RESAMPLING_SEED)
+    return pd.DataFrame(dict(zip(("error", "lo", "hi"), bootstrap(errors.double(), generator), strict=True)))
+
+
+def curves(runs: Mapping[str, Result], last: int = READ_AT) -> pd.DataFrame:
+    """The error of each run at n = 2 to `last` after training, with its band: one row per label and n."""
+    rows = []
+    for label, run in runs.items():
+        kept = run.seen <= last
+        frame = band(run.errors[..., kept]).assign(n=run.seen[kept], label=label, scale=run.scale)
+        rows.append(frame.assign(seeds=len(run.seeds), prompts=run.errors.shape[1], run=identity(run)))
+    columns = ["label", "scale", "n", "error", "lo", "hi", "seeds", "prompts", "run"]
+    return pd.concat(rows, ignore_index=True)[columns]
+
+
+def paths(runs: Mapping[str, Result], n: int = READ_AT) -> pd.DataFrame:
+    """Error at n and held-out loss of each seed at each look of training: one row per label, seed and update."""
+    rows = []
+    for label, run in runs.items():
+        for look in run.looks:
+            frame = pd.DataFrame(
+                {"seed": run.seeds, "error": look.error[:, run.column(n)], "loss": look.loss}
+            )
+            rows.append(frame.assign(label=label, scale=run.scale, update=look.step))
+    return pd.concat(rows, ignore_index=True)[["label", "scale", "seed", "update", "error", "loss"]]
+
+
+def identity(run: Result) -> str:
+    """Ids of the seed groups of a run, as the folders of their results are called."""
+    return " ".join(run.config.hash(seeds) for seeds in run.groups)
+
+
+def traces(runs: Mapping[str, Result]) -> pd.DataFrame:
+    """Where each curve comes from: result, configuration, seeds, commit, hardware, time; one row per label."""
+    rows = []
+    for label, run in runs.items():
+        source, config = run.provenance[0], run.config
+        hardware = source["hardware"]
+        machine = ", ".join(hardware["gpus"]) if source["device"] != "cpu" else f"{hardware['cpu']}, CPU"
+        rows.append(
+            {
+                "run": label,
+                "scale": run.scale,
+                "result": identity(run),
+                "tokens": config.form,
+                "layers": config.layers,
+                "heads": config.heads,
+                "width": config.width,
+                "updates": config.steps,
+                "batch": config.batch,
+                "rate": config.rate,
+                "seeds": ", ".join(map(str, run.seeds)),
+                "commit": (source["commit"] or "none")[:7] + ("+" if source["dirty"] else ""),
+                "machine": machine,
+                "s per update": source["seconds_per_update"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def difference(first: Float[Tensor, "seeds prompts"], second: Float[Tensor, "#seeds prompts"]) -> dict:
+    """Mean of first less second with its paired interval, as a claim takes it: {"value", "interval", "n"}."""
+    mean, lo, hi = paired_interval((first - second).double())
+    return {"value": mean, "interval": (lo, hi), "n": first.numel()}
+
+
+def loss_difference(first: Result, second: Result) -> dict:
+    """Held-out loss (nats) of the first run less that of the second at the last look, over seeds of the same number."""
+    gaps = (first.looks[-1].loss - second.looks[-1].loss).double()
+    if len(gaps) < 2:
+        raise ValueError("runs must have at least two seeds each for an interval of the loss")
+    # Both sides see the same prompts; what differs is the seed, so the prompts' axis is a single mean.
+    mean, lo, hi = paired_interval(gaps.unsqueeze(1).expand(-1, 2))
+    return {"value": mean, "interval": (lo, hi), "n": len(gaps)}
+
+
+def baselines(run: Result) -> dict[str, Float[Tensor, "1 prompts prefixes"]]:
+    """1 - cos on the run's own evaluation prompts: of the minimiser, of Adam as released, and of the best response seen."""
+    batch = evaluation_prompts(run.config)
+    good = batch.good.unsqueeze(1)
+    minimiser = floor.minimisers(batch, run.seen).to(batch.good.dtype)
+    adam = descend(batch, run.seen, torch.Generator().manual_seed(RESAMPLING_SEED))
+    best = torch.stack(
+        [batch.responses[torch.arange(len(good)), batch.rewards[:, :n].argmax(1)] for n in run.seen.tolist()],
+        dim=1,
+    )
+    found = {"minimiser": minimiser, "gradient descent": adam, "best response": best}
+    return {name: cosine_error(prediction, good).unsqueeze(0) for name, prediction in found.items()}
+
+
+def draw_curves(ax: Axes, frame: pd.DataFrame, x: str = "n") -> None:
+    """One line with its band for each label of `curves`, in the order of the frame."""
+    for k, (label, group) in enumerate(frame.groupby("label", sort=False)):
+        style = {"color": figures.PALETTE[k], "linestyle": figures.LINES[k], "marker": figures.MARKERS[k]}
+        ax.plot(group[x], group["error"], label=label, **style)
+        figures.band(ax, group[x], group["lo"], group["hi"], colour=figures.PALETTE[k])
+
+
+def draw_paths(ax: Axes, frame: pd.DataFrame, column: str) -> None:
+    """Each label's mean over seeds against the update, with every seed as a thin line."""
+    for k, (label, group) in enumerate(frame.groupby("label", sort=False)):
+        for _, one in group.groupby("seed"):
+            thin = {
+                "color": figures.PALETTE[k],
+                "linestyle": "-",
+                "marker": "",
+                "linewidth": 0.6,
+                "alpha": 0.5,
+            }
+            ax.plot(one["update"], one[column], **thin)
+        mean = group.groupby("update")[column].mean()
+        ax.plot(
+            mean.index, mean, label=label, color=figures.PALETTE[k], linestyle=figures.LINES[k], marker=""
+        )
+
+
+def least_loss(run: Result) -> float:
+    """Least held-out loss there can be on the prompts of the looks (nats): that of the exact minimisers, true critic."""
+    batch = evaluation_prompts(run.config, count=LOOK_PROMPTS)
+    scores = REWARDS[run.config.reward](
+        floor.minimisers(batch, run.seen), batch.responses.double().unsqueeze(1)
+    )
+    return prefix_pl_losses(scores, batch.quality.double(), run.seen).mean().item()
+
+
+def summary(runs: Mapping[str, Result], base: str) -> pd.DataFrame:
+    """One row per label: error at n = 15 and held-out loss after training, each less those of `base`, with intervals.
+
+    Also the lowest error on the way (of the mean over seeds, at the looks) and its update.
+    """
+    rows, reference = [], runs[base]
+    for label, run in runs.items():
+        error = difference(run.at(READ_AT), reference.at(READ_AT))
+        way = torch.stack([look.error[:, run.column(READ_AT)].mean() for look in run.looks])
+        row = {"run": label, "scale": run.scale, "1 - cos": run.at(READ_AT).mean().item()}
+        row |= {"less base": error["value"], "lo": error["interval"][0], "hi": error["interval"][1]}
+        row |= {
+            "loss": run.looks[-1].loss.mean().item(),
+            "loss less base": None,
+            "loss lo": None,
+            "loss hi": None,
+        }
+        if len(run.seeds) > 1:
+            gap = loss_difference(run, reference)
+            row |= {
+                "loss less base": gap["value"],
+                "loss lo": gap["interval"][0],
+                "loss hi": gap["interval"][1],
+            }
+        row |= {"lowest on the way": way.min().item(), "at update": run.looks[int(way.argmin())].step}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def figure(live: Mapping[str, Result], kept: Mapping[str, Result]) -> tuple[Figure, pd.DataFrame]:
+    """The figure of a panel and its data: a row for the live runs, a second for the stored ones where there are any.
+
+    Left: error against n after training, with bands. Middle: error at n = 15 along training. Right: held-out loss above
+    its least value along training. Dashed: the exact minimiser on the same prompts, where the objective ends.
+    """
+    rows = [runs for runs in (live, kept) if runs]
+    fig, axes = plt.subplots(len(rows), 3, figsize=(7.2, 0.5 + 2.7 * len(rows)), squeeze=False)
+    tables = []
+    for row, runs in zip(axes, rows, strict=True):
+        first = next(iter(runs.values()))
+        curve, path = curves(runs), paths(runs)
+        path["excess"] = path["loss"] - least_loss(first)
+        end = band(baselines(first)["minimiser"][..., first.seen <= READ_AT]).assign(label="minimiser")
+        end = end.assign(scale=first.scale, n=first.seen[first.seen <= READ_AT])
+        draw_curves(row[0], curve)
+        row[0].plot(end["n"], end["error"], color=figures.MUTED, linestyle="--", marker="")
+        draw_paths(row[1], path, "error")
+        row[1].axhline(end["error"].iloc[-1], color=figures.MUTED, linestyle="--", marker="")
+        draw_paths(row[2], path, "excess")
+        where = "live" if first.scale == "ci" else "stored"
+        row[0].set(xlabel="triplets seen, n", ylabel=f"{where}: 1 − cos(prediction, y*)", ylim=(0, None))
+        row[1].set(xlabel="update", ylabel=f"1 − cos at n = {READ_AT}", ylim=(0, 1.15))
+        row[2].set(xlabel="update", ylabel="loss above least (nats)", yscale="log")
+        tables += [pd.concat([curve, end]).assign(part="after training"), path.assign(part="along training")]
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4))
+    return fig, pd.concat(tables, ignore_index=True)
+
+
+def stored_runs(labels: Mapping[str, str], base: str) -> dict[str, Result]:
+    """The stored runs there are, label -> run name, all at the scale of the one called `base`; {} without that one."""
+    found = {label: stored(name) for label, name in labels.items()}
+    reference = found.get(base)
+    if reference is None:
+        return {}
+    return {label: run for label, run in found.items() if run is not None and run.scale == reference.scale}
