@@ -3,8 +3,11 @@ PROFILE ?= ci
 SET ?=
 JOBS ?= 2
 SNAKEMAKE_FLAGS ?=
+SCALE ?= paper
+RUNS ?=
+THREADS ?= 1
 PYTHON ?= python3
-export PROFILE SET JOBS SNAKEMAKE_FLAGS
+export PROFILE SET JOBS SNAKEMAKE_FLAGS SCALE RUNS THREADS
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,7 +18,7 @@ TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' constraints.txt)
 PIP := $(BIN)/python -m pip install --disable-pip-version-check $(if $(MAKE_TERMOUT),,-qq)
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
 
-.PHONY: help book test lint repeat clean
+.PHONY: help book test lint repeat stored clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -23,7 +26,8 @@ help: ## list the commands
 	@echo
 	@echo "  make book PROFILE=ci                  two cores, no GPU (default); PROFILE=paper: the full scale"
 	@echo "  make book SET=\"seed=3 prompts=50\"     other parameters, for every notebook that declares them"
-	@echo "  make book JOBS=4                      notebooks run at once (default: 2)"
+	@echo "  make book JOBS=4                      notebooks and training runs at once (default: 2)"
+	@echo "  make stored SCALE=cores RUNS=\"base\"   only some runs of ica/synthetic/runs.yml; THREADS=8: for each"
 
 # On failure the report is to be the last thing on the screen, so `make` is stopped (quietly, by SIGPIPE)
 # before it adds a line of its own; its exit status is then 141.
@@ -41,6 +45,10 @@ lint: $(READY) ## check style, and that notebooks are stored without outputs
 
 repeat: $(READY) ## build twice from nothing and compare the figure data bit by bit
 	@$(BIN)/python -m ica.house.repeat --profile "$$PROFILE"
+
+stored: $(READY) ## train the runs of a scale (SCALE=paper) and keep their results in results/paper
+	@$(BIN)/python -m snakemake --cores "$$JOBS" --rerun-triggers params --rerun-incomplete --keep-going --nolock \
+	    $$SNAKEMAKE_FLAGS --config stored="$$SCALE" runs="$$RUNS" threads="$$THREADS" -- stored
 
 clean: ## remove everything that was built (the environment stays)
 	@rm -rf build .snakemake .pytest_cache .ruff_cache .hypothesis

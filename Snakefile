@@ -24,7 +24,7 @@ if STORED or any(notebooks.runs(ROOT, name) for name in DIGESTS):
     CODE = run.code_digest(ROOT)
     NEEDED = training.needed(ROOT, OVERRIDES)
     DIGESTS = training.digests(DIGESTS, NEEDED, CODE)
-    KEPT = {run.stem(job): job for job in training.to_store(STORED, config.get("runs", ""))} if STORED else {}
+    KEPT = {run.stem(job): job for job in training.to_store(STORED, str(config.get("runs") or ""))} if STORED else {}
     JOBS = {job.id: job for jobs in [*NEEDED.values(), KEPT.values()] for job in jobs}
 SETTLED = " ".join(f"{name}={value}" for name, value in ENVIRONMENT.items() if "THREADS" not in name)
 

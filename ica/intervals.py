@@ -71,3 +71,20 @@ def paired_interval(
         quantile = stats.t.ppf((1 + level) / 2, seeds - 1)
     mean, half = values.mean().item(), float(quantile) * math.sqrt(variance)
     return mean, mean - half, mean + half
+
+
+def paired_ratio(above: list[float], below: list[float], level: float = 0.95) -> tuple[float, float, float]:
+    """Geometric mean of the ratios of positive values measured in pairs, with Student's interval on the logarithms.
+
+    Raises:
+        ValueError: lists of different lengths, fewer than two pairs, or a value that is not finite and positive.
+    """
+    if len(above) != len(below) or len(above) < 2:
+        raise ValueError(f"above and below must hold at least two pairs, got {len(above)} and {len(below)}")
+    pairs = zip(above, below, strict=True)
+    logs = [
+        math.log(checks.positive("above", first) / checks.positive("below", second))
+        for first, second in pairs
+    ]
+    lo, hi = stats.ttest_1samp(logs, 0.0).confidence_interval(level)
+    return math.exp(sum(logs) / len(logs)), math.exp(lo), math.exp(hi)

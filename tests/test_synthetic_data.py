@@ -75,3 +75,36 @@ def test_bad_critics_are_named(kind, level, message):
 def test_bad_sizes_are_named():
     with pytest.raises(ValueError, match="N must be a whole number of at least 2"):
         sample_batch(2, 1, 3, torch.Generator())
+
+
+def test_several_raters_are_independent_and_rank_by_their_mean():
+    b = draw(Critic("replace", 0.5, raters=3))
+    assert b.shown.shape == (2000, 5, 3)
+    torch.testing.assert_close(b.rewards, b.shown.mean(-1))
+    wrong = (b.shown != b.quality.unsqueeze(-1)).double().flatten(0, 1)
+    assert torch.corrcoef(wrong.T).fill_diagonal_(0).abs().max() < 0.05
+    one = draw(Critic("replace", 0.5))
+    assert torch.equal(one.shown[..., 0], one.rewards)
+
+
+@given(grades=st.integers(2, 12), seed=st.integers(0, 2**31))
+def test_grades_are_the_middles_of_equal_parts(grades, seed):
+    b = draw(Critic(grades=grades), seed, 8)
+    steps = b.rewards * grades - 0.5
+    torch.testing.assert_close(steps, steps.round(), atol=1e-4, rtol=0)
+    assert (b.rewards - b.quality).abs().max() <= 0.5 / grades + 1e-6
+    wide = draw(Critic("gaussian", 5.0, grades=grades), seed, 8)
+    assert wide.rewards.min() > 0 and wide.rewards.max() < 1
+
+
+def test_the_same_prompts_can_be_judged_by_another_critic():
+    true = draw()
+    other = true.judged_by(Critic("flip", 1.0), torch.Generator().manual_seed(1))
+    torch.testing.assert_close(other.rewards, 1 - true.quality)
+    assert torch.equal(other.responses, true.responses) and torch.equal(true.rewards, true.quality)
+
+
+@pytest.mark.parametrize(("raters", "grades"), [(0, 0), (1, 1), (1, -2)])
+def test_bad_raters_and_grades_are_named(raters, grades):
+    with pytest.raises(ValueError, match="raters|grades"):
+        Critic(raters=raters, grades=grades)

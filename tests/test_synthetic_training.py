@@ -73,6 +73,34 @@ def test_adam_is_pytorchs(tmp_path):
         torch.testing.assert_close(weight.detach(), ours.weights[name][0], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hidden": 0},
+        {"hidden": 0, "mask": "full", "post_norm": True},
+        {"attention": "linear"},
+        {"form": "interleaved"},
+        {"critic": Critic("replace", 0.5, raters=3), "teacher": "truth"},
+    ],
+)
+def test_every_variant_trains_all_of_its_weights(changes, tmp_path):
+    config = replace(TINY, steps=3, **changes)
+    first, last = training.start(config, (0,)), training.train(config, (0,), tmp_path)
+    still = [name for name in first.weights if torch.equal(first.weights[name], last.weights[name])]
+    assert not still
+
+
+def test_the_teacher_ranks_and_the_critic_is_shown():
+    critic = Critic("flip", 1.0)
+    taught = {teacher: replace(TINY, critic=critic, teacher=teacher) for teacher in ("critic", "truth")}
+    batch = training.prompts_of(taught["truth"], 0, 0)
+    outputs = torch.randn(TINY.batch, TINY.N, TINY.d, generator=torch.Generator().manual_seed(0))
+    losses = {teacher: training.loss(outputs, batch, config) for teacher, config in taught.items()}
+    mirrored = replace(batch, rewards=batch.quality, quality=batch.rewards)
+    assert losses["truth"] == training.loss(outputs, mirrored, taught["critic"]) != losses["critic"]
+    assert torch.equal(tokens(batch, "triplet")[..., -1], batch.rewards)
+
+
 @pytest.mark.parametrize("kind", ["terminate", "kill"])
 def test_interrupted_and_resumed_equals_uninterrupted(kind, whole, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

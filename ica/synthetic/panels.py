@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ica.house import figures
-from ica.intervals import paired_interval
+from ica.intervals import paired_interval, paired_ratio
 from ica.objectives import REWARDS
 from ica.prefixes import prefix_pl_losses
 from ica.synthetic import floor
@@ -25,26 +25,38 @@ from ica.synthetic.results import LOOK_PROMPTS, Result, evaluation_prompts, stor
 
 READ_AT = 15  # triplets seen where panels are compared, the end of the paper's axis
 RESAMPLING_SEED = 11
-CURVE_COLUMNS = {
-    "scale": "live (ci), or the scale of the stored run",
+COLUMNS = {
+    "label": "the curve, as in the legend",
+    "scale": "scale of the run: ci (live), cores or paper (stored), or released",
+    "part": "after training, or along training",
     "n": "triplets seen",
-    "error": "1 - cos(prediction, y*), mean over seeds and prompts",
-    "lo": "lower end of its 95 % bootstrap interval",
-    "hi": "upper end of its 95 % bootstrap interval",
-    "run": "id of the run, hash of configuration and seeds",
-}
-PATH_COLUMNS = {
-    "update": "Adam updates done",
+    "error": f"1 - cos(prediction, y*), mean over prompts (and seeds); along training at n = {READ_AT}",
+    "lo": "lower end of the 95 % bootstrap interval",
+    "hi": "upper end of the 95 % bootstrap interval",
+    "seeds": "number of seeds",
+    "prompts": "number of evaluation prompts",
+    "run": "id of the run, the hash of its configuration and seeds",
     "seed": "seed of the run",
-    "error": f"1 - cos(prediction, y*) at n = {READ_AT}, mean over 128 prompts",
-    "loss": "Plackett-Luce loss of the held-out prompts, nats, mean over prefixes",
+    "update": "Adam updates done",
+    "loss": "held-out Plackett-Luce loss, nats, mean over prefixes and prompts",
+    "excess": "that loss less the least there can be",
 }
+
+SUMMARY_FORMATS = {name: ".3f" for name in ("1 - cos", "loss above least", "lowest on the way")}
+SUMMARY_FORMATS |= {name: "+.3f" for name in ("less base", "lo", "hi")}
+SUMMARY_FORMATS |= {name: ".2f" for name in ("over base", "ratio lo", "ratio hi")}
+
+
+def meanings(data: pd.DataFrame) -> dict[str, str]:
+    """What those columns of a figure's data mean that the panels share."""
+    return {name: meaning for name, meaning in COLUMNS.items() if name in data}
 
 
 def band(errors: Float[Tensor, "seeds prompts points"]) -> pd.DataFrame:
     """Mean and bootstrap interval at each point, as columns error, lo, hi; the same errors give the same interval."""
     generator = torch.Generator().manual_seed(RESAMPLING_SEED)
-    return pd.DataFrame(dict(zip(("error", "lo", "hi"), bootstrap(errors.double(), generator), strict=True)))
+    mean, lo, hi = (values.numpy() for values in bootstrap(errors.double(), generator))
+    return pd.DataFrame({"error": mean, "lo": lo, "hi": hi})
 
 
 def curves(runs: Mapping[str, Result], last: int = READ_AT) -> pd.DataFrame:
@@ -52,7 +64,7 @@ def curves(runs: Mapping[str, Result], last: int = READ_AT) -> pd.DataFrame:
     rows = []
     for label, run in runs.items():
         kept = run.seen <= last
-        frame = band(run.errors[..., kept]).assign(n=run.seen[kept], label=label, scale=run.scale)
+        frame = band(run.errors[..., kept]).assign(n=run.seen[kept].tolist(), label=label, scale=run.scale)
         rows.append(frame.assign(seeds=len(run.seeds), prompts=run.errors.shape[1], run=identity(run)))
     columns = ["label", "scale", "n", "error", "lo", "hi", "seeds", "prompts", "run"]
     return pd.concat(rows, ignore_index=True)[columns]
@@ -64,7 +76,11 @@ def paths(runs: Mapping[str, Result], n: int = READ_AT) -> pd.DataFrame:
     for label, run in runs.items():
         for look in run.looks:
             frame = pd.DataFrame(
-                {"seed": run.seeds, "error": look.error[:, run.column(n)], "loss": look.loss}
+                {
+                    "seed": run.seeds,
+                    "error": look.error[:, run.column(n)].tolist(),
+                    "loss": look.loss.tolist(),
+                }
             )
             rows.append(frame.assign(label=label, scale=run.scale, update=look.step))
     return pd.concat(rows, ignore_index=True)[["label", "scale", "seed", "update", "error", "loss"]]
@@ -119,6 +135,16 @@ def loss_difference(first: Result, second: Result) -> dict:
     return {"value": mean, "interval": (lo, hi), "n": len(gaps)}
 
 
+def loss_ratio(first: Result, second: Result) -> dict:
+    """Held-out loss above its least value after training, of the first run over that of the second, paired by seed.
+
+    Seeds of the same number train on the same prompts. Geometric mean with Student's interval on the logarithms.
+    """
+    excess = [(run.looks[-1].loss.double() - least_loss(run)).tolist() for run in (first, second)]
+    mean, lo, hi = paired_ratio(*excess)
+    return {"value": mean, "interval": (lo, hi), "n": len(first.seeds)}
+
+
 def baselines(run: Result) -> dict[str, Float[Tensor, "1 prompts prefixes"]]:
     """1 - cos on the run's own evaluation prompts: of the minimiser, of Adam as released, and of the best response seen."""
     batch = evaluation_prompts(run.config)
@@ -169,7 +195,7 @@ def least_loss(run: Result) -> float:
 
 
 def summary(runs: Mapping[str, Result], base: str) -> pd.DataFrame:
-    """One row per label: error at n = 15 and held-out loss after training, each less those of `base`, with intervals.
+    """One row per label, after training: error at n = 15, and less that of `base`; loss above least, and over that of `base`.
 
     Also the lowest error on the way (of the mean over seeds, at the looks) and its update.
     """
@@ -179,19 +205,15 @@ def summary(runs: Mapping[str, Result], base: str) -> pd.DataFrame:
         way = torch.stack([look.error[:, run.column(READ_AT)].mean() for look in run.looks])
         row = {"run": label, "scale": run.scale, "1 - cos": run.at(READ_AT).mean().item()}
         row |= {"less base": error["value"], "lo": error["interval"][0], "hi": error["interval"][1]}
+        row |= {"loss above least": run.looks[-1].loss.mean().item() - least_loss(run)}
+        ratio = (
+            loss_ratio(run, reference) if len(run.seeds) > 1 else {"value": None, "interval": (None, None)}
+        )
         row |= {
-            "loss": run.looks[-1].loss.mean().item(),
-            "loss less base": None,
-            "loss lo": None,
-            "loss hi": None,
+            "over base": ratio["value"],
+            "ratio lo": ratio["interval"][0],
+            "ratio hi": ratio["interval"][1],
         }
-        if len(run.seeds) > 1:
-            gap = loss_difference(run, reference)
-            row |= {
-                "loss less base": gap["value"],
-                "loss lo": gap["interval"][0],
-                "loss hi": gap["interval"][1],
-            }
         row |= {"lowest on the way": way.min().item(), "at update": run.looks[int(way.argmin())].step}
         rows.append(row)
     return pd.DataFrame(rows)
@@ -225,6 +247,19 @@ def figure(live: Mapping[str, Result], kept: Mapping[str, Result]) -> tuple[Figu
     handles, labels = axes[0, 0].get_legend_handles_labels()
     fig.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4))
     return fig, pd.concat(tables, ignore_index=True)
+
+
+def about_stored(runs: Mapping[str, Result]) -> str:
+    """What the stored runs of a figure are, in words for its caption."""
+    if not runs:
+        return "no stored runs of this panel are there"
+    first = next(iter(runs.values()))
+    config = first.config
+    return (
+        f"{config.form} tokens, batch {config.batch}, rate {config.rate:g}, {config.steps} updates, "
+        f"{len(first.seeds)} seed{'s' * (len(first.seeds) > 1)} each"
+        + ("; with one seed the bands speak of prompts only" if len(first.seeds) == 1 else "")
+    )
 
 
 def stored_runs(labels: Mapping[str, str], base: str) -> dict[str, Result]:

@@ -105,11 +105,9 @@ def evaluation_prompts(
     return sample_batch(count, config.N, config.d, generator, config.critic if critic is None else critic)
 
 
-def rounded(tensor: Tensor) -> list:
+def rounded(tensor: Float[Tensor, "..."]) -> list | float:
     """The entries as nested lists, rounded to what a JSON file needs to hold."""
-    if tensor.ndim == 0:
-        return round(float(tensor), DIGITS)
-    return [rounded(part) for part in tensor]
+    return tensor.double().round(decimals=DIGITS).tolist()
 
 
 def write(path: Path, job: Job, content: dict) -> Path:
