@@ -19,7 +19,6 @@ from ica.intervals import paired_interval, paired_ratio
 from ica.objectives import REWARDS
 from ica.prefixes import prefix_pl_losses
 from ica.synthetic import floor
-from ica.synthetic.baselines import descend
 from ica.synthetic.metrics import bootstrap, cosine_error
 from ica.synthetic.results import LOOK_PROMPTS, Result, evaluation_prompts, stored
 
@@ -145,18 +144,19 @@ def loss_ratio(first: Result, second: Result) -> dict:
     return {"value": mean, "interval": (lo, hi), "n": len(first.seeds)}
 
 
-def baselines(run: Result) -> dict[str, Float[Tensor, "1 prompts prefixes"]]:
-    """1 - cos on the run's own evaluation prompts: of the minimiser, of Adam as released, and of the best response seen."""
+def minimiser(run: Result) -> Float[Tensor, "1 prompts prefixes"]:
+    """1 - cos of the exact minimiser of the loss on the run's own evaluation prompts, true critic."""
     batch = evaluation_prompts(run.config)
-    good = batch.good.unsqueeze(1)
-    minimiser = floor.minimisers(batch, run.seen).to(batch.good.dtype)
-    adam = descend(batch, run.seen, torch.Generator().manual_seed(RESAMPLING_SEED))
-    best = torch.stack(
-        [batch.responses[torch.arange(len(good)), batch.rewards[:, :n].argmax(1)] for n in run.seen.tolist()],
-        dim=1,
-    )
-    found = {"minimiser": minimiser, "gradient descent": adam, "best response": best}
-    return {name: cosine_error(prediction, good).unsqueeze(0) for name, prediction in found.items()}
+    found = floor.minimisers(batch, run.seen).to(batch.good.dtype)
+    return cosine_error(found, batch.good.unsqueeze(1)).unsqueeze(0)
+
+
+def best_response(run: Result) -> Float[Tensor, "1 prompts prefixes"]:
+    """1 - cos of the response of highest reward among those seen, on the run's own evaluation prompts."""
+    batch = evaluation_prompts(run.config)
+    every = torch.arange(len(batch.good))
+    best = [batch.responses[every, batch.rewards[:, :n].argmax(1)] for n in run.seen.tolist()]
+    return cosine_error(torch.stack(best, dim=1), batch.good.unsqueeze(1)).unsqueeze(0)
 
 
 def draw_curves(ax: Axes, frame: pd.DataFrame, x: str = "n") -> None:
@@ -232,7 +232,7 @@ def figure(live: Mapping[str, Result], kept: Mapping[str, Result]) -> tuple[Figu
         first = next(iter(runs.values()))
         curve, path = curves(runs), paths(runs)
         path["excess"] = path["loss"] - least_loss(first)
-        end = band(baselines(first)["minimiser"][..., first.seen <= READ_AT]).assign(label="minimiser")
+        end = band(minimiser(first)[..., first.seen <= READ_AT]).assign(label="minimiser")
         end = end.assign(scale=first.scale, n=first.seen[first.seen <= READ_AT])
         draw_curves(row[0], curve)
         row[0].plot(end["n"], end["error"], color=figures.MUTED, linestyle="--", marker="")

@@ -100,7 +100,10 @@ class Result:
 def evaluation_prompts(
     config: RunConfig, critic: Critic | None = None, count: int = PROMPTS
 ) -> SyntheticBatch:
-    """Prompts that no run trains on; the same for every run with this N and d, rated by the run's own critic or another."""
+    """Prompts that no run trains on; the same for every run with this N and d, rated by the run's own critic or another.
+
+    Another count gives other prompts.
+    """
     generator = torch.Generator().manual_seed(EVALUATION_SEED)
     return sample_batch(count, config.N, config.d, generator, config.critic if critic is None else critic)
 
