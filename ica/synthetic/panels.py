@@ -233,7 +233,7 @@ def figure(live: Mapping[str, Result], kept: Mapping[str, Result]) -> tuple[Figu
         curve, path = curves(runs), paths(runs)
         path["excess"] = path["loss"] - least_loss(first)
         end = band(minimiser(first)[..., first.seen <= READ_AT]).assign(label="minimiser")
-        end = end.assign(scale=first.scale, n=first.seen[first.seen <= READ_AT])
+        end = end.assign(scale=first.scale, n=first.seen[first.seen <= READ_AT].tolist())
         draw_curves(row[0], curve)
         row[0].plot(end["n"], end["error"], color=figures.MUTED, linestyle="--", marker="")
         draw_paths(row[1], path, "error")
