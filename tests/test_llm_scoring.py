@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_language_model import KINDS, language_model
 
 from ica.llm import prefixes
 from ica.llm.generation import greedy
@@ -16,7 +17,6 @@ from ica.llm.scoring import (
     plain_log_probabilities,
     score,
 )
-from small_language_model import KINDS, language_model
 
 MODELS = {(kind, start): language_model(kind, start) for kind in KINDS for start in (False, True)}
 PIECES = ["the ", "thing", " A", "er", "é", "</s>", "\n", " the the the answer is ", "0123456789" * 3]
@@ -97,14 +97,14 @@ def test_a_shared_beginning_is_read_once(monkeypatch):
     item = "0123456789" * 10
     asked = [Request(item + branch * 20, (" A", " B")) for branch in "abcde"]
     score(model, asked)
-    assert sum(read) == 100 + 5 * 19 + 5 * (
-        1 + 2
-    )  # the item, the branches but their last token, the continuations
+    assert (
+        sum(read) == 100 + 5 * 19 + 5 * 2
+    )  # the item, the branches, their last token with the one that begins ' B'
     read.clear()
     anchor = list(computed(model, [tuple(model.context_tokens(item))]).values())
     assert sum(read) == 100
     score(model, asked, anchor)
-    assert sum(read) == 100 + 5 * 19 + 5 * (1 + 2)
+    assert sum(read) == 100 + 5 * 19 + 5 * 2
 
 
 def test_the_same_requests_give_the_same_bits():
@@ -132,8 +132,10 @@ def test_the_boundary_stays_between_context_and_continuation():
 
 def test_logits_in_half_precision_are_normalised_in_single():
     logits = torch.randn(2, 3, 1000, generator=torch.Generator().manual_seed(0)).bfloat16()
-    targets = torch.zeros(2, 3, dtype=torch.long)
-    torch.testing.assert_close(picked(logits, targets), logits.float().log_softmax(-1)[..., 0])
+    expected = logits.float().log_softmax(-1)
+    (first, second) = picked(logits, [(0, (5, 6, 7)), (1, (8,))])
+    torch.testing.assert_close(torch.tensor(first), expected[0, [0, 1, 2], [5, 6, 7]])
+    torch.testing.assert_close(torch.tensor(second), expected[1, [0], [8]])
 
 
 @given(

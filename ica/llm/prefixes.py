@@ -52,13 +52,13 @@ def common(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 def batches(shapes: Sequence[tuple[int, int]], slots: int, new: int | None = None) -> Iterator[list[int]]:
-    """Indices of rows (tokens known, tokens new) in batches, the longest rows first.
+    """Indices of rows (tokens known, tokens new) in batches, those of like length together, the longest first.
 
-    A batch has at most `slots` places (rows times longest known plus longest new) and, if `new` is given, at most that
+    New places cost computation also where they are padding, so rows go by them first. A batch has at most `slots` places (rows times longest known plus longest new) and, if `new` is given, at most that
     many new places; a row that exceeds them is a batch of its own.
     """
     batch: list[int] = []
-    for i in sorted(range(len(shapes)), key=lambda i: (-sum(shapes[i]), i)):
+    for i in sorted(range(len(shapes)), key=lambda i: (-shapes[i][1], -shapes[i][0], i)):
         known, fresh = (max(shapes[j][part] for j in (*batch, i)) for part in (0, 1))
         rows = len(batch) + 1
         if batch and (rows * (known + fresh) > slots or (new is not None and rows * fresh > new)):

@@ -85,16 +85,32 @@ def score(
     checks.whole("slots", slots, 1)
     checks.whole("least", least, 1)
     rows = [[row_of(model, request.context, text) for text in request.continuations] for request in requests]
-    wanted = {row for request in rows for row in request}
+    reads = _reads({row for request in rows for row in request})
     found: dict[tuple[Tokens, Tokens], tuple[float, ...]] = {}
-    for portion in portions([context[:-1] for context, _ in wanted], ROOM * slots):
+    for portion in portions([context[:-1] for context, _ in reads], ROOM * slots):
         stems = computed(model, portion, known, slots, least)
-        part = sorted(row for row in wanted if row[0][:-1] in stems)
-        shapes = [(len(context) - 1, len(continuation)) for context, continuation in part]
-        for batch in batches(shapes, slots, new=LOGITS):
-            chosen = [part[i] for i in batch]
-            found |= dict(zip(chosen, _scored(model, stems, chosen), strict=True))
+        part = sorted(read for read in reads if read[0][:-1] in stems)
+        for batch in batches([(len(context) - 1, 1 + len(read)) for context, read in part], slots, LOGITS):
+            chosen = {part[i]: reads[part[i]] for i in batch}
+            found |= _scored(model, stems, chosen)
     return [Scores(tuple(found[row] for row in request)) for request in rows]
+
+
+def _reads(rows: set[tuple[Tokens, Tokens]]) -> dict[tuple[Tokens, Tokens], list[Tokens]]:
+    """What has to be read after each context, and which continuations that gives.
+
+    A continuation needs its tokens but the last to be read; where these begin those of another continuation of the same
+    context, the other's pass gives both. So all continuations of one token come with any longer one.
+    """
+    reads: dict[tuple[Tokens, Tokens], list[Tokens]] = {}
+    held: list[Tokens] = []
+    ordered = sorted(rows, key=lambda row: (row[0], row[1][:-1], row[1]))
+    for (context, continuation), after in zip(ordered, [*ordered[1:], ((), ())], strict=False):
+        held.append(continuation)
+        read = continuation[:-1]
+        if after[0] != context or after[1][:-1][: len(read)] != read:
+            reads[context, read], held = held, []
+    return reads
 
 
 def row_of(model: LanguageModel, context: str, continuation: str) -> tuple[Tokens, Tokens]:
@@ -117,25 +133,26 @@ def boundary_agrees(model: LanguageModel, context: str, continuation: str) -> bo
 
 
 def _scored(
-    model: LanguageModel, stems: dict[Tokens, Prefix], rows: Sequence[tuple[Tokens, Tokens]]
-) -> list[tuple[float, ...]]:
-    """One batch: each row reads the last token of its context and its continuation but the last token."""
-    prefixes = [stems[context[:-1]] for context, _ in rows]
-    new = [context[-1:] + continuation[:-1] for context, continuation in rows]
-    logits, _ = forward(model, prefixes, new, keep=0)
-    targets = torch.zeros(logits.shape[:2], dtype=torch.long)
-    for target, (_, continuation) in zip(targets, rows, strict=True):
-        target[: len(continuation)] = torch.tensor(continuation)
-    found = picked(logits, targets.to(logits.device)).tolist()
-    return [tuple(row[: len(continuation)]) for row, (_, continuation) in zip(found, rows, strict=True)]
+    model: LanguageModel, stems: dict[Tokens, Prefix], reads: dict[tuple[Tokens, Tokens], list[Tokens]]
+) -> dict[tuple[Tokens, Tokens], tuple[float, ...]]:
+    """One batch of `_reads`: each row reads the last token of its context and what follows."""
+    prefixes = [stems[context[:-1]] for context, _ in reads]
+    logits, _ = forward(model, prefixes, [context[-1:] + read for context, read in reads], keep=0)
+    rows = [(row, tokens) for row, continuations in enumerate(reads.values()) for tokens in continuations]
+    contexts = [context for (context, _), continuations in reads.items() for _ in continuations]
+    found = picked(logits, rows)
+    return {(context, tokens): one for context, (_, tokens), one in zip(contexts, rows, found, strict=True)}
 
 
 def picked(
-    logits: Float[Tensor, "rows n vocabulary"], targets: Int[Tensor, "rows n"]
-) -> Float[Tensor, "rows n"]:
-    """Log-softmax of the logits at the targets, in float32."""
+    logits: Float[Tensor, "rows n vocabulary"], wanted: Sequence[tuple[int, Tokens]]
+) -> list[tuple[float, ...]]:
+    """Log-softmax (float32) at the tokens of each wanted pair (row, tokens at its places 0, 1, ...)."""
+    places = [(row, place, token) for row, tokens in wanted for place, token in enumerate(tokens)]
+    row, place, token = torch.tensor(places, device=logits.device).T
     logits = logits.float()
-    return logits.gather(-1, targets[..., None])[..., 0] - logits.logsumexp(-1)
+    values = iter((logits[row, place, token] - logits.logsumexp(-1)[row, place]).tolist())
+    return [tuple(next(values) for _ in tokens) for _, tokens in wanted]
 
 
 @torch.inference_mode()
@@ -143,8 +160,7 @@ def plain_log_probabilities(model: LanguageModel, context: str, continuations: S
     """The same, one continuation at a time in one pass over all its tokens: no batch, no padding, nothing reused."""
     found = []
     for text in continuations:
-        context_tokens, continuation = row_of(model, context, text)
-        ids = torch.tensor([context_tokens + continuation], device=model.device)
-        logits = model.network(input_ids=ids).logits[:, len(context_tokens) - 1 : -1]
-        found.append(tuple(picked(logits, ids[:, len(context_tokens) :])[0].tolist()))
+        before, tokens = row_of(model, context, text)
+        logits = model.network(input_ids=torch.tensor([before + tokens], device=model.device)).logits
+        found += picked(logits[:, len(before) - 1 : -1], [(0, tokens)])
     return Scores(tuple(found))
