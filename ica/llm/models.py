@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import struct
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
@@ -44,6 +45,7 @@ DAMAGED = (
     AttributeError,
     UnboundLocalError,
     SafetensorError,
+    struct.error,
 )
 
 
@@ -234,7 +236,11 @@ def _open(
     try:
         with _quiet():
             tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-            network = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **weights, **options)
+            network, loading = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=dtype, output_loading_info=True, **weights, **options
+            )
+        if missing := sorted(loading["missing_keys"]):  # transformers would go on with random ones
+            raise ValueError(f"no weights for {', '.join(missing[:3])}{' and more' * (len(missing) > 3)}")
     except DAMAGED as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if re.search(r"architecture|model type|model_type|[Uu]nrecognized (model|configuration)", str(error)):
