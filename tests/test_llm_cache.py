@@ -50,7 +50,7 @@ for n in range(300):
     cache.put(str(n), [n, "x" * 500])
     cache.put(f"{sys.argv[2]} {n}", n)
 """
-CALLS = 60
+CALLS = 40
 
 
 def run(model, cache: CallCache | None) -> tuple[list, Engine]:

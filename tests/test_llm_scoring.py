@@ -40,7 +40,7 @@ def close(found, expected) -> bool:
     return all(abs(a - b) < 1e-4 for a, b in pairs)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(
     which=st.sampled_from(sorted(MODELS)),
     asked=texts(),
