@@ -15,6 +15,7 @@ jaxtyping.install_import_hook(
         "ica.compare",
         "ica.prefixes",
         "ica.synthetic",
+        "ica.llm",
         "ica.constructions",
         "ica.imitation",
         "ica.limits",

@@ -1,0 +1,190 @@
+"""The engine against plain passes: batches, padding and shared beginnings change nothing but the time."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_language_model import KINDS, language_model
+
+from ica.llm import prefixes
+from ica.llm.generation import greedy
+from ica.llm.prefixes import Prefix, batches, computed, portions
+from ica.llm.scoring import (
+    Request,
+    boundary_agrees,
+    log_probabilities,
+    picked,
+    plain_log_probabilities,
+    score,
+)
+
+MODELS = {(kind, start): language_model(kind, start) for kind in KINDS for start in (False, True)}
+PIECES = ["the ", "thing", " A", "er", "é", "</s>", "\n", " the the the answer is ", "0123456789" * 3]
+WORDS = st.lists(st.sampled_from(PIECES), min_size=1, max_size=4).map("".join)
+
+
+@st.composite
+def texts(draw) -> list[tuple[str, tuple[str, ...]]]:
+    """Contexts with continuations; the contexts share beginnings of several lengths, some being beginnings of others."""
+    trunk = [draw(WORDS)]
+    for _ in range(draw(st.integers(0, 5))):
+        trunk.append(draw(st.sampled_from(trunk)) + draw(WORDS))
+    chosen = draw(st.lists(st.sampled_from(trunk), min_size=1, max_size=6))
+    return [(context, tuple(draw(st.lists(WORDS, min_size=1, max_size=4)))) for context in chosen]
+
+
+def close(found, expected) -> bool:
+    pairs = [
+        (a, b) for x, y in zip(found.tokens, expected.tokens, strict=True) for a, b in zip(x, y, strict=True)
+    ]
+    return all(abs(a - b) < 1e-4 for a, b in pairs)
+
+
+@settings(max_examples=40)
+@given(
+    which=st.sampled_from(sorted(MODELS)),
+    asked=texts(),
+    slots=st.sampled_from([1, 40, 200, 4096]),
+    least=st.sampled_from([1, 4, 1000]),
+    anchored=st.booleans(),
+)
+def test_scores_equal_plain_passes(which, asked, slots, least, anchored):
+    model, asked = MODELS[which], [Request(*pair) for pair in asked]
+    anchor = tuple(model.context_tokens(asked[0].context))
+    known = list(computed(model, [anchor]).values()) if anchored else []
+    found = score(model, asked, known, slots, least)
+    for request, scores in zip(asked, found, strict=True):
+        assert close(scores, plain_log_probabilities(model, request.context, request.continuations))
+
+
+@settings(max_examples=30)
+@given(
+    which=st.sampled_from(sorted(MODELS)),
+    asked=texts(),
+    slots=st.sampled_from([1, 60, 4096]),
+    new_tokens=st.integers(1, 12),
+)
+def test_greedy_equals_generate(which, asked, slots, new_tokens):
+    model = MODELS[which]
+    prompts = [context for context, _ in asked]
+    found = greedy(model, prompts, new_tokens, slots=slots, least=2)
+    for prompt, one in zip(prompts, found, strict=True):
+        ids = torch.tensor([model.context_tokens(prompt)])
+        expected = model.network.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=new_tokens, do_sample=False
+        )
+        assert list(one.tokens) == expected[0, ids.shape[1] :].tolist()
+        assert one.ended == (one.tokens[-1] in model.ends) and "</s>" not in one.text
+
+
+def test_rows_that_end_leave_the_batch_and_the_others_go_on():
+    model = MODELS["llama", False]
+    prompts = [f"{word} {i}" for i in range(40) for word in ("the", "A thing", "er")]
+    lengths = {len(one.tokens) for one in greedy(model, prompts, 30)}
+    assert min(lengths) < 30 and len(lengths) > 1
+
+
+def test_a_shared_beginning_is_read_once(monkeypatch):
+    model, read = MODELS["llama", False], []
+    plain = prefixes.forward
+
+    def counting(model, prefixes, new, keep):
+        read.append(sum(map(len, new)))
+        return plain(model, prefixes, new, keep)
+
+    monkeypatch.setattr(prefixes, "forward", counting)
+    monkeypatch.setattr("ica.llm.scoring.forward", counting)
+    item = "0123456789" * 10
+    asked = [Request(item + branch * 20, (" A", " B")) for branch in "abcde"]
+    score(model, asked)
+    assert (
+        sum(read) == 100 + 5 * 19 + 5 * 2
+    )  # the item, the branches, their last token with the one that begins ' B'
+    read.clear()
+    anchor = list(computed(model, [tuple(model.context_tokens(item))]).values())
+    assert sum(read) == 100
+    score(model, asked, anchor)
+    assert sum(read) == 100 + 5 * 19 + 5 * 2
+
+
+def test_the_same_requests_give_the_same_bits():
+    model = MODELS["gemma3", True]
+    asked = [Request("the thing " * n, (" A", " the", "er ing")) for n in range(1, 9)]
+    assert score(model, asked) == score(model, asked)
+
+
+def test_scores_carry_sums_counts_and_means():
+    found = log_probabilities(MODELS["llama", False], "the", (" A", " A A A"))
+    assert found.counts.tolist() == [1, 3]
+    torch.testing.assert_close(found.sums, torch.tensor([sum(row) for row in found.tokens]).double())
+    torch.testing.assert_close(found.means, found.sums / found.counts)
+
+
+def test_the_boundary_stays_between_context_and_continuation():
+    model = MODELS["llama", False]
+    assert boundary_agrees(model, "the", " A") and not boundary_agrees(model, "the th", "er")
+    assert model.tokens("the th") + model.tokens("er") != model.tokens("the ther")
+    with_start = MODELS["llama", True]
+    assert (
+        with_start.context_tokens("<s>the") == with_start.context_tokens("the") == [0, *model.tokens("the")]
+    )
+
+
+def test_logits_in_half_precision_are_normalised_in_single():
+    logits = torch.randn(2, 3, 1000, generator=torch.Generator().manual_seed(0)).bfloat16()
+    expected = logits.float().log_softmax(-1)
+    (first, second) = picked(logits, [(0, (5, 6, 7)), (1, (8,))])
+    torch.testing.assert_close(torch.tensor(first), expected[0, [0, 1, 2], [5, 6, 7]])
+    torch.testing.assert_close(torch.tensor(second), expected[1, [0], [8]])
+
+
+@given(
+    shapes=st.lists(st.tuples(st.integers(0, 50), st.integers(1, 30)), max_size=30),
+    slots=st.integers(1, 300),
+    new=st.sampled_from([None, 20, 100]),
+)
+def test_batches_hold_every_row_once_within_the_limits(shapes, slots, new):
+    parts = list(batches(shapes, slots, new))
+    assert sorted(i for part in parts for i in part) == list(range(len(shapes)))
+    for part in parts:
+        known, fresh = (max(shapes[i][k] for i in part) for k in (0, 1))
+        fits = len(part) * (known + fresh) <= slots and (new is None or len(part) * fresh <= new)
+        assert len(part) == 1 or fits
+
+
+def test_portions_keep_neighbours_together():
+    stems = [(1, 2, 3, k) for k in range(10)] + [(4, k) for k in range(10)]
+    parts = list(portions(stems + stems[::-1], 8))
+    assert sorted(s for part in parts for s in part) == sorted(stems)
+    assert all(len({token for stem in part for token in enumerate(stem)}) <= 9 for part in parts)
+
+
+def test_a_prefix_is_cut_across_its_pieces():
+    model = MODELS["llama", False]
+    stems = [tuple(model.tokens("0123456789" * 2 + tail * 12)) for tail in "ab"]
+    prefix = computed(model, stems)[stems[0]]
+    assert len(prefix.pieces) == 2
+    for n in (0, 5, 20, 25, 32):
+        cut = prefix.cut(n)
+        assert len(cut.tokens) == n == sum(piece[0][0].shape[1] for piece in cut.pieces)
+    assert Prefix().cut(3) == Prefix()
+
+
+@pytest.mark.usefixtures("as_users_call")
+def test_what_cannot_be_scored_is_named():
+    model = language_model(places=16)
+    with pytest.raises(ValueError, match="context must have at least one token, got ''"):
+        log_probabilities(model, "", (" A",))
+    with pytest.raises(ValueError, match="continuation must have at least one token"):
+        log_probabilities(model, "the", ("",))
+    with pytest.raises(ValueError, match="need 20 places; small llama reads 16"):
+        log_probabilities(model, "0" * 20, (" A",))
+    with pytest.raises(ValueError, match="prompt and answer need 17 places; small llama reads 16"):
+        greedy(model, ["0" * 10], 8)
+    with pytest.raises(ValueError, match="prompt must have at least one token"):
+        greedy(model, [""], 8)
+    with pytest.raises(ValueError, match="new_tokens must be a whole number of at least 1"):
+        greedy(model, ["the"], 0)
+    with pytest.raises(ValueError, match="slots must be a whole number of at least 1"):
+        score(model, [], slots=0)
+    assert score(model, []) == [] and greedy(model, [], 3) == []
