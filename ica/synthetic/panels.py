@@ -4,7 +4,7 @@ A panel compares runs, label -> `Result`. Bands are 95 % bootstrap intervals ove
 runs are paired over the evaluation prompts, with `ica.intervals.paired_interval`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -159,17 +159,23 @@ def best_response(run: Result) -> Float[Tensor, "1 prompts prefixes"]:
     return cosine_error(torch.stack(best, dim=1), batch.good.unsqueeze(1)).unsqueeze(0)
 
 
-def draw_curves(ax: Axes, frame: pd.DataFrame, x: str = "n") -> None:
-    """One line with its band for each label of `curves`, in the order of the frame."""
-    for k, (label, group) in enumerate(frame.groupby("label", sort=False)):
+def _styles(frame: pd.DataFrame, order: Sequence[str] | None) -> list[tuple[str, pd.DataFrame, int]]:
+    """Each label's rows and the number of its style: its place in `order`, else in the frame."""
+    labels = list(order or dict.fromkeys(frame["label"]))
+    return [(label, group, labels.index(label)) for label, group in frame.groupby("label", sort=False)]
+
+
+def draw_curves(ax: Axes, frame: pd.DataFrame, x: str = "n", order: Sequence[str] | None = None) -> None:
+    """One line with its band for each label of `curves`; the same label has the same style for the same `order`."""
+    for label, group, k in _styles(frame, order):
         style = {"color": figures.PALETTE[k], "linestyle": figures.LINES[k], "marker": figures.MARKERS[k]}
         ax.plot(group[x], group["error"], label=label, **style)
         figures.band(ax, group[x], group["lo"], group["hi"], colour=figures.PALETTE[k])
 
 
-def draw_paths(ax: Axes, frame: pd.DataFrame, column: str) -> None:
-    """Each label's mean over seeds against the update, with every seed as a thin line."""
-    for k, (label, group) in enumerate(frame.groupby("label", sort=False)):
+def draw_paths(ax: Axes, frame: pd.DataFrame, column: str, order: Sequence[str] | None = None) -> None:
+    """Each label's mean over seeds against the update, with every seed as a thin line; styles as in `draw_curves`."""
+    for label, group, k in _styles(frame, order):
         for _, one in group.groupby("seed"):
             thin = {
                 "color": figures.PALETTE[k],
@@ -222,7 +228,7 @@ def summary(runs: Mapping[str, Result], base: str) -> pd.DataFrame:
 def figure(live: Mapping[str, Result], kept: Mapping[str, Result]) -> tuple[Figure, pd.DataFrame]:
     """The figure of a panel and its data: a row for the live runs, a second for the stored ones where there are any.
 
-    Left: error against n after training, with bands. Middle: error at n = 15 along training. Right: held-out loss above
+    The stored runs carry labels of live ones, and so their styles. Left: error against n after training, with bands. Middle: error at n = 15 along training. Right: held-out loss above
     its least value along training. Dashed: the exact minimiser on the same prompts, where the objective ends.
     """
     rows = [runs for runs in (live, kept) if runs]
@@ -234,11 +240,11 @@ def figure(live: Mapping[str, Result], kept: Mapping[str, Result]) -> tuple[Figu
         path["excess"] = path["loss"] - least_loss(first)
         end = band(minimiser(first)[..., first.seen <= READ_AT]).assign(label="minimiser")
         end = end.assign(scale=first.scale, n=first.seen[first.seen <= READ_AT].tolist())
-        draw_curves(row[0], curve)
+        draw_curves(row[0], curve, order=list(live))
         row[0].plot(end["n"], end["error"], color=figures.MUTED, linestyle="--", marker="")
-        draw_paths(row[1], path, "error")
+        draw_paths(row[1], path, "error", list(live))
         row[1].axhline(end["error"].iloc[-1], color=figures.MUTED, linestyle="--", marker="")
-        draw_paths(row[2], path, "excess")
+        draw_paths(row[2], path, "excess", list(live))
         where = "live" if first.scale == "ci" else "stored"
         row[0].set(xlabel="triplets seen, n", ylabel=f"{where}: 1 − cos(prediction, y*)", ylim=(0, None))
         row[1].set(xlabel="update", ylabel=f"1 − cos at n = {READ_AT}", ylim=(0, 1.15))
