@@ -2,7 +2,8 @@
 
 The official folder is a clone of nyu-mll/BBQ: `templates/` must be whole, `data/` may lack categories. An item of the items
 file is looked up in the official item files by its hash and, independently, placed by the templates. Where both find it
-they must agree, but for the stereotyped person, where the templates count. What the templates alone find stands only as far as all their fits agree; the rest is None. An item that fits several
+they must agree, but for the stereotyped person, where the templates count. What the templates alone find stands only as
+far as all their fits agree; the rest is None. An item that fits several
 categories, or none, has no category, and the index says why. The index holds hashes and facts, no text.
 """
 
