@@ -4,7 +4,7 @@ r"""Does gain go with self-checking over the categories? A correlation of 9 to 1
 11 points $|r|$ must pass 0.60 for p < 0.05, of 9 points 0.67, and one category can make or undo it. Two effects bend it besides.
 Noise in the category means draws it towards 0. And gain and self-check accuracy share the first answers: where a model
 calls every answer wrong, self-check accuracy *is* one minus first accuracy and gain falls with first accuracy, so the two
-correlate without any self-correction, by chance in the items alone (the usual permutation test then finds something in two of
+correlate without any self-correction, by chance in the items alone (in a simulation the usual permutation test rejects in two of
 three runs) and by true differences in first accuracy between categories. Against chance in the items there are `corrected` and
 `p_apart` below; against true differences nothing here helps: compare with the gain of a control that was merely asked again.
 """
@@ -115,9 +115,11 @@ def _corrected(
     return np.where(left, np.clip(scaled, -1, 1), np.sign(shared))
 
 
-def _as_kind(r: Float[np.ndarray, "*rows"], kind: str) -> Float[np.ndarray, "*rows"]:
-    """A Pearson correlation, or the Spearman correlation of a normal population that has it."""
-    return r if kind == "pearson" else np.asarray(6 / np.pi * np.arcsin(r / 2))
+def _as_kind(r: Float[np.ndarray, "*rows"], kind: str, n: int) -> Float[np.ndarray, "*rows"]:
+    """A Pearson correlation, or the mean Spearman correlation of n normal points that have it (Moran, 1948)."""
+    if kind == "pearson":
+        return r
+    return np.asarray(6 / (np.pi * (n + 1)) * (np.arcsin(r) + (n - 2) * np.arcsin(r / 2)))
 
 
 def correlation_over_categories(
@@ -139,7 +141,7 @@ def correlation_over_categories(
     covariance of (x, y) over the $n_c$ items), $S - w$ estimates the covariance of the true means: `corrected` is its
     correlation. Resampled means carry the noise twice, so the interval holds the percentiles of the correlation of $S^* - 2w$. It
     speaks of other items of these categories, not of other categories. For Spearman, `corrected` and the interval are those of Pearson
-    turned into rank correlations as for normal means.
+    turned into the rank correlations that K normal points have in the mean.
 
     Args:
         x, y: per item, for instance agreement of the self-check with the truth (0 or 1), and gain (-1, 0, 1).
@@ -175,6 +177,7 @@ def correlation_over_categories(
         return Correlation(estimate, 1.0, 1.0, estimate, -1.0, 1.0, len(members))
     p = permutation_p(*means, kind, draws, rng)
     p_apart = _apart_p(x, y, members, kind, splits, draws, rng)
-    corrected = float(_as_kind(_corrected(*means, noise), kind))
-    lo, hi = np.quantile(_as_kind(_corrected(*resampled, 2 * noise), kind), [tail, 1 - tail])
-    return Correlation(estimate, p, p_apart, corrected, float(lo), float(hi), len(members))
+    n = len(members)
+    corrected = float(_as_kind(_corrected(*means, noise), kind, n))
+    lo, hi = np.quantile(_as_kind(_corrected(*resampled, 2 * noise), kind, n), [tail, 1 - tail])
+    return Correlation(estimate, p, p_apart, corrected, float(lo), float(hi), n)
