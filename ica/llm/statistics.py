@@ -1,0 +1,195 @@
+"""Intervals and tests for paired answers to the same items: exact or resampled, seeded, vectorised.
+
+Items lie in categories; resampling is within category, so every interval here speaks of other items of the same categories. All
+differences are per item, second minus first. Seeds make every figure exactly repeatable.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+from scipy import stats
+
+from ica import checks
+
+WEIGHTS = ("items", "categories")
+
+
+def _level(level: float) -> float:
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, got {level!r}")
+    return level
+
+
+def wilson(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval (lo, hi) for a share; 0 to 1 if n is 0.
+
+    Raises:
+        ValueError: hits outside 0 to n, a level outside (0, 1). Source: Wilson (1927).
+    """
+    checks.whole("n", n, 0)
+    if checks.whole("hits", hits, 0) > n:
+        raise ValueError(f"hits must be at most n = {n}, got {hits}")
+    z = float(stats.norm.ppf((1 + _level(level)) / 2))
+    if n == 0:
+        return 0.0, 1.0
+    share = hits / n
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Items right only before and only after, and the exact two-sided p of their being equally likely."""
+
+    only_before: int
+    only_after: int
+    n: int
+    p: float
+
+
+def mcnemar(before: Bool[np.ndarray, " items"], after: Bool[np.ndarray, " items"]) -> McNemar:
+    """Exact McNemar test of two answers to the same items: sign test on the items where they differ (p = 1 if none do).
+
+    Raises:
+        ValueError: different numbers of items. Source: McNemar (1947).
+    """
+    if before.shape != after.shape:
+        raise ValueError(f"before and after must be of the same items, got {len(before)} and {len(after)}")
+    lost, won = int((before & ~after).sum()), int((~before & after).sum())
+    p = min(1.0, 2 * float(stats.binom.cdf(min(lost, won), lost + won, 0.5))) if lost + won else 1.0
+    return McNemar(lost, won, len(before), p)
+
+
+def holm(p: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
+    """Holm's adjusted p values of a family of tests, in the given order. Source: Holm (1979)."""
+    order = np.argsort(p)
+    stepped = np.maximum.accumulate((len(p) - np.arange(len(p))) * p[order])
+    adjusted = np.empty_like(stepped)
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return adjusted
+
+
+def _groups(strata: Shaped[np.ndarray, " items"], least: int) -> list[Int[np.ndarray, " members"]]:
+    """Indices of the items of each stratum; ValueError for a stratum that is too small."""
+    names, code = np.unique(strata, return_inverse=True)
+    if not len(names):
+        raise ValueError("items must hold at least one item, got none")
+    members = [np.flatnonzero(code == k) for k in range(len(names))]
+    small = [f"{name!s} ({len(m)})" for name, m in zip(names, members, strict=True) if len(m) < least]
+    if small:
+        raise ValueError(
+            f"each category must hold at least {least} items to be resampled; too few in {', '.join(small)}"
+        )
+    return members
+
+
+def _finite(name: str, values: Float[np.ndarray, "..."]) -> None:
+    if not np.isfinite(values).all():
+        raise ValueError(
+            f"{name} must be finite; {int((~np.isfinite(values)).sum())} of {values.size} entries are not"
+        )
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean paired difference with its interval; number of items."""
+
+    estimate: float
+    lo: float
+    hi: float
+    n: int
+
+
+def bootstrap_difference(
+    differences: Float[np.ndarray, " items"],
+    strata: Shaped[np.ndarray, " items"],
+    *,
+    weights: str = "items",
+    draws: int = 4000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Difference:
+    r"""Mean of paired differences with a bootstrap interval over items within category.
+
+    Resampled category means are spread about their mean by $\sqrt{n_c / (n_c - 1)}$, so that their variance is the
+    unbiased one also in small categories (Rao and Wu, 1988); percentile interval.
+
+    Args:
+        differences: one an item, second minus first.
+        strata: category of each item.
+        weights: "items" (the mean over all items) or "categories" (the mean of the category means).
+
+    Raises:
+        ValueError: entries not finite, a category of one item, unknown weights, fewer than 100 draws.
+    """
+    checks.one_of("weights", weights, WEIGHTS)
+    checks.whole("draws", draws, 100)
+    _finite("differences", differences)
+    rng, members = np.random.default_rng(seed), _groups(strata, 2)
+    estimate, spread = 0.0, np.zeros(draws)
+    for index in members:
+        values, n = differences[index].astype(float), len(index)
+        share = n / len(differences) if weights == "items" else 1 / len(members)
+        means = values[rng.integers(n, size=(draws, n))].mean(1)
+        estimate += share * values.mean()
+        spread += share * (means - values.mean()) * np.sqrt(n / (n - 1))
+    tail = (1 - _level(level)) / 2
+    lo, hi = np.quantile(estimate + spread, [tail, 1 - tail])
+    return Difference(float(estimate), float(lo), float(hi), len(differences))
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Mean shift with its interval, the p values of a sign-flip and of a Wilcoxon test, and the number of items."""
+
+    estimate: float
+    lo: float
+    hi: float
+    p_flip: float
+    p_wilcoxon: float
+    n: int
+
+
+def sign_flip(values: Float[np.ndarray, " items"], draws: int = 4000, seed: int = 0) -> float:
+    """Two-sided p of the mean of `values` when each has either sign with equal chance; at least 1 / (draws + 1).
+
+    Exact under the null that the differences are symmetric about zero, as they are when the two conditions are exchangeable. All
+    zero: p = 1.
+    """
+    _finite("values", values)
+    signs = np.random.default_rng(seed).integers(0, 2, size=(draws, len(values)), dtype=np.int8) * 2 - 1
+    means = np.abs(signs @ values.astype(float))
+    own = abs(float(values.sum()))
+    return float((1 + (means >= own - 1e-9 * (1 + own)).sum()) / (draws + 1))
+
+
+def log_probability_shift(
+    first: Float[np.ndarray, " items"],
+    second: Float[np.ndarray, " items"],
+    strata: Shaped[np.ndarray, " items"],
+    *,
+    draws: int = 4000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Shift:
+    """Shift of the log-probability (nats) of the same answers from one condition to the other: the primary outcome.
+
+    `first` and `second` are the log-probabilities of each item's first answer under two contexts that differ in the critic only:
+    for the effect of a critic, no critic and a positive (or a negative) one; for the contrast, a negative and a positive one. An
+    effect of merely being asked again is in both of the last two and drops out of their contrast.
+
+    Raises:
+        ValueError: different numbers of items, entries not finite, a category of one item.
+    """
+    if not len(first) == len(second) == len(strata):
+        raise ValueError(
+            f"first, second and strata must be of the same items, got {len(first)}, {len(second)}, {len(strata)}"
+        )
+    _finite("first", first)
+    _finite("second", second)
+    change = second.astype(float) - first
+    mean = bootstrap_difference(change, strata, draws=draws, level=level, seed=seed)
+    wilcoxon = float(stats.wilcoxon(change).pvalue) if change.any() else 1.0
+    return Shift(mean.estimate, mean.lo, mean.hi, sign_flip(change, draws, seed), wilcoxon, mean.n)
