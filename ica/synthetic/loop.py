@@ -10,31 +10,38 @@ which is $r$ at $r y^* + (1 - r) e$ for $r \le 1$, and 1 at $y^*$ alone. Source:
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ica import checks
 from ica.synthetic.data import SyntheticBatch
 from ica.synthetic.results import Result
-from ica.synthetic.training import forward
 
 JUDGES = ("exact", "own", "displaced", "growing", "drifting")
-LENGTHS = ("best", "mean", "own")
-LEAVES = ("oldest", "worst")
+LENGTHS = ("best", "mean")
+LEAVES = ("oldest", "worst", "own")
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a corrector reads: triplets in the order in which they came, `count` of them; later slots are empty."""
+    """What a corrector reads: triplets in the order in which they came, `count` of them; later slots are empty.
+
+    `own` says which responses are the corrector's; it reads the rest, not that.
+    """
 
     query: Float[Tensor, "batch d"]
     responses: Float[Tensor, "seeds batch slots d"]
     ratings: Float[Tensor, "seeds batch slots"]
+    own: Bool[Tensor, "seeds batch slots"]
     count: Int[Tensor, "seeds batch"]
+
+    def of(self, prompts: Int[Tensor, " some"]) -> "Context":
+        """The contexts of some prompts."""
+        rest = (tensor[:, prompts] for tensor in (self.responses, self.ratings, self.own, self.count))
+        return Context(self.query[prompts], *rest)
 
     def filled(self) -> Bool[Tensor, "seeds batch slots"]:
         """Which slots hold a triplet."""
@@ -69,7 +76,7 @@ def quality(
 
 @dataclass(frozen=True)
 class Judge:
-    r"""The critic of the loop; it rates an output when it enters, and ratings stay as given.
+    r"""The critic of the loop.
 
     Args:
         kind: "exact" gives the quality q. "own" adds `size` to the corrector's own outputs, "growing" adds `size` times
@@ -97,18 +104,18 @@ class Judge:
 
     def rate(
         self,
-        response: Float[Tensor, "*seeds batch d"],
+        responses: Float[Tensor, "seeds batch slots d"],
+        own: Bool[Tensor, "seeds batch slots"],
         batch: SyntheticBatch,
-        directions: Float[Tensor, "batch d"],
+        toward: Float[Tensor, "batch d"],
         round: int,
-        own: bool,
-    ) -> Float[Tensor, "*seeds batch"]:
-        """Ratings of one response per prompt, given at a round (the start is round 0)."""
-        scale = (batch.bad - batch.good).norm(dim=-1)
+    ) -> Float[Tensor, "seeds batch slots"]:
+        """Ratings given at a round (the start is round 0); `toward`: where the target of a prompt is displaced to."""
+        scale = (batch.bad - batch.good).norm(dim=-1, keepdim=True)
         moved = self.off(round) if self.kind in ("displaced", "drifting") else 0.0
-        target = batch.good + moved * scale.unsqueeze(-1) * directions
-        bonus = self.off(round) if own and self.kind in ("own", "growing") else 0.0
-        return 1 - (response - target).norm(dim=-1) / scale + bonus
+        bonus = self.off(round) if self.kind in ("own", "growing") else 0.0
+        target = (batch.good + moved * scale * toward).unsqueeze(1)
+        return 1 - (responses - target).norm(dim=-1) / scale + bonus * own.to(responses.dtype)
 
 
 def directions(batch: SyntheticBatch, generator: torch.Generator) -> Float[Tensor, "batch d"]:
@@ -126,25 +133,26 @@ def reader(result: Result) -> Corrector:
     config = result.config
     if (config.form, config.mask, config.critic.raters) != ("triplet", "causal", 1):
         raise ValueError(f"run {result.name} must have triplet tokens, a causal mask and one rater")
-    models = [model.state_dict() for model in result.models()]
-    weights = {name: torch.stack([model[name] for model in models]) for name in models[0]}
-    apply = forward(config)
+    models = result.models()
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def correct(context: Context) -> Float[Tensor, "seeds batch d"]:
         most = int(context.count.max())
         responses, ratings = context.responses[:, :, :most], context.ratings[:, :, :most]
         query = context.query[None, :, None].expand_as(responses)
-        outputs = apply(weights, torch.cat([query, responses, ratings.unsqueeze(-1)], dim=-1))
+        inputs = torch.cat([query, responses, ratings.unsqueeze(-1)], dim=-1)
+        outputs = torch.stack([model(one) for model, one in zip(models, inputs, strict=True)])
         return pick(outputs, context.count - 1)
 
     return correct
 
 
-def descent(steps: int = 40) -> Corrector:
-    """Gradient descent on the direction that minimises the cosine Plackett-Luce loss of the context.
+def descent(steps: int, small: bool = False) -> Corrector:
+    r"""Gradient descent on the direction, from the best-rated response, on the cosine Plackett-Luce loss of the context.
 
-    It starts at the best-rated response, with step 1 / n, and returns to unit length after each step.
+    After each step it returns to unit length. With D the largest distance between two of the n responses, each made of
+    unit length, no second derivative of the loss exceeds $n D^2 / 4$ (a variance for each term). Steps are $4 / (n D^2)$, or,
+    `small`, $1 / n$, which is that for the largest possible D.
 
     Raises:
         ValueError: steps < 1.
@@ -157,6 +165,9 @@ def descent(steps: int = 40) -> Corrector:
         units = torch.nn.functional.normalize(context.responses, dim=-1)
         units = units.gather(2, order.unsqueeze(-1).expand_as(units))
         size = 1 / context.count.unsqueeze(-1)
+        if not small:
+            apart = torch.cdist(units, units) * (filled.unsqueeze(-1) & filled.unsqueeze(-2))
+            size = size * (4 / apart.flatten(2).amax(-1, keepdim=True).square().clamp_min(1e-6))
         found = units[:, :, 0]
         for _ in range(steps):
             shares = torch.einsum("sbnd,sbd->sbn", units, found).exp() * filled
@@ -178,8 +189,10 @@ class Rules:
         start, window: sampler triplets at the start, and triplets kept at most.
         length: of an output: that of the best-rated response in context ("best"), the mean of those in context, or the
             corrector's "own".
-        leaves: which triplet leaves a full window, the "oldest" or the "worst" rated (of those before the new one).
+        leaves: which triplet leaves a full window before the new one enters: the "oldest", the "worst" rated, or the oldest
+            of the corrector's "own" (so that the start stays).
         gate: an output enters only if it is rated above all before it.
+        anew: all ratings in context are given anew in each round, by the critic of that round; else they stay as given.
         fresh: a new sampler response, rated by the critic, enters in place of the output (the loop is open).
 
     Raises:
@@ -192,6 +205,7 @@ class Rules:
     length: str = "best"
     leaves: str = "oldest"
     gate: bool = False
+    anew: bool = False
     fresh: bool = False
 
     def __post_init__(self):
@@ -223,56 +237,54 @@ def enter(
     context: Context,
     response: Float[Tensor, "seeds batch d"],
     rating: Float[Tensor, "seeds batch"],
+    own: bool,
     allowed: Bool[Tensor, "seeds batch"],
     leaves: str = "oldest",
 ) -> Context:
     """The context with one more triplet at its end where that is allowed; from a full one another leaves."""
     slots = context.ratings.shape[-1]
     full = (context.count == slots).unsqueeze(-1)
-    victim = (
-        torch.zeros_like(context.count)
-        if leaves == "oldest"
-        else context.ratings.argmin(-1)
-    )
+    victims = {"oldest": torch.zeros_like(context.count), "worst": context.ratings.argmin(-1)}
+    victim = victims.get(leaves, context.own.int().argmax(-1))
     place = torch.arange(slots).expand(context.ratings.shape)
-    moved = (place + (full & (place >= victim.unsqueeze(-1)))).clamp_max(slots - 1)
-    new = place == context.count.clamp_max(slots - 1).unsqueeze(-1)
-    ratings = torch.where(new, rating.unsqueeze(-1), context.ratings.gather(-1, moved))
-    shifted = context.responses.gather(2, moved.unsqueeze(-1).expand_as(context.responses))
-    responses = torch.where(new.unsqueeze(-1), response.unsqueeze(2), shifted)
-    take = allowed.unsqueeze(-1)
+    source = (place + (full & (place >= victim.unsqueeze(-1)))).clamp_max(slots - 1)
+    source = torch.where(allowed.unsqueeze(-1), source, place)
+    new = (place == context.count.clamp_max(slots - 1).unsqueeze(-1)) & allowed.unsqueeze(-1)
+    shifted = context.responses.gather(2, source.unsqueeze(-1).expand_as(context.responses))
     return Context(
         context.query,
-        torch.where(take.unsqueeze(-1), responses, context.responses),
-        torch.where(take, ratings, context.ratings),
+        torch.where(new.unsqueeze(-1), response.unsqueeze(2), shifted),
+        torch.where(new, rating.unsqueeze(-1), context.ratings.gather(-1, source)),
+        torch.where(new, torch.tensor(own), context.own.gather(-1, source)),
         torch.where(allowed, (context.count + 1).clamp_max(slots), context.count),
     )
 
 
-def begin(
-    batch: SyntheticBatch, judge: Judge, toward: Float[Tensor, "batch d"], rules: Rules, seeds: int
-) -> Context:
-    """The first `start` sampler triplets of each prompt, rated by the judge; the same for all seeds."""
-    B, _, d = batch.responses.shape
+def begin(batch: SyntheticBatch, rules: Rules, seeds: int) -> Context:
+    """The first `start` sampler triplets of each prompt with their quality as rating; the same for all seeds.
+
+    Raises:
+        ValueError: a batch of fewer responses than the start needs.
+    """
+    B, N, d = batch.responses.shape
+    if rules.start > N:
+        raise ValueError(f"batch must hold at least start = {rules.start} responses a prompt, got {N}")
     responses = torch.zeros(seeds, B, rules.window, d, dtype=batch.good.dtype)
     ratings = torch.zeros(seeds, B, rules.window, dtype=batch.good.dtype)
     responses[:, :, : rules.start] = batch.responses[:, : rules.start]
-    for k in range(rules.start):
-        ratings[:, :, k] = judge.rate(batch.responses[:, k], batch, toward, 0, False)
-    count = torch.full((seeds, B), rules.start)
-    return Context(batch.query, responses, ratings, count)
+    ratings[:, :, : rules.start] = batch.quality[:, : rules.start]
+    own = torch.zeros(seeds, B, rules.window, dtype=torch.bool)
+    return Context(batch.query, responses, ratings, own, torch.full((seeds, B), rules.start))
 
 
-def _lengthened(output: Tensor, context: Context, length: str) -> Tensor:
-    """The output with the length that the rules give it."""
-    if length == "own":
-        return output
-    norms = context.responses.norm(dim=-1)
+def propose(correct: Corrector, context: Context, length: str = "best") -> Float[Tensor, "seeds batch d"]:
+    """The corrector's output for each context, with the length that the rules give it."""
+    norms = context.responses.norm(dim=-1)  # 0 in empty slots
     wanted = context.best().norm(dim=-1) if length == "best" else norms.sum(-1) / context.count
-    return torch.nn.functional.normalize(output, dim=-1) * wanted.unsqueeze(-1)
+    return torch.nn.functional.normalize(correct(context), dim=-1) * wanted.unsqueeze(-1)
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def run(
     correct: Corrector,
     batch: SyntheticBatch,
@@ -283,37 +295,50 @@ def run(
 ) -> Path:
     """Run the loop on every prompt of the batch, with a corrector of that many seeds.
 
-    The generator draws the directions of displacement and, for an open loop, the qualities of the fresh responses; the
-    same one gives the same prompts to every judge and rule.
+    The generator draws where targets are displaced to and, for an open loop, the qualities of the fresh responses; the
+    same one gives the same to every corrector, judge and rule. The corrector must be deterministic: where no triplet
+    entered and no rating changed it is not asked again.
 
     Raises:
         ValueError: a batch of fewer responses than the start needs.
     """
-    if batch.responses.shape[1] < rules.start:
-        raise ValueError(
-            f"batch must hold at least start = {rules.start} responses a prompt, got {batch.responses.shape[1]}"
-        )
     toward = directions(batch, generator)
-    new = torch.rand(rules.rounds, len(batch.good), generator=generator, dtype=torch.float64)
-    new = new.to(batch.good.dtype)
-    context = begin(batch, judge, toward, rules, seeds)
-    latest, top, record = [context.best()], [context.best()], context.seen().amax(-1)
-    ratings, accepted = [], []
+    fresh = torch.rand(rules.rounds, len(batch.good), generator=generator, dtype=torch.float64)
+    fresh = torch.lerp(batch.bad, batch.good, fresh.to(batch.good.dtype).unsqueeze(-1))
+
+    def rate(response: Tensor, own: Tensor, t: int) -> Tensor:
+        return judge.rate(response.unsqueeze(2), own.unsqueeze(2), batch, toward, t).squeeze(2)
+
+    context = begin(batch, rules, seeds)
+    given = judge.rate(context.responses, context.own, batch, toward, 0)
+    context = replace(context, ratings=given.masked_fill(~context.filled(), 0))
+    output, record = context.best(), context.seen().amax(-1)
+    latest, top, ratings, accepted = [output], [output], [], []
+    own, mine = (
+        torch.zeros(output.shape[:2], dtype=torch.bool),
+        torch.ones(output.shape[:2], dtype=torch.bool),
+    )
+    changed = torch.arange(len(batch.good))
     for t in range(1, rules.rounds + 1):
-        output = _lengthened(correct(context), context, rules.length)
-        rating = judge.rate(output, batch, toward, t, True)
+        if rules.anew:
+            given = judge.rate(context.responses, context.own, batch, toward, t)
+            context = replace(context, ratings=given.masked_fill(~context.filled(), 0))
+            record, changed = rate(top[-1], own, t), torch.arange(len(batch.good))
+        output = output.clone()
+        if len(changed):
+            output[:, changed] = propose(correct, context.of(changed), rules.length)
+        rating = rate(output, mine, t)
         higher = rating > record
-        allowed = higher if rules.gate else torch.ones_like(higher)
+        allowed = higher if rules.gate else mine
         if rules.fresh:
-            entrant = torch.lerp(batch.bad, batch.good, new[t - 1].unsqueeze(-1)).expand_as(output)
-            context = enter(
-                context, entrant, judge.rate(entrant, batch, toward, t, False), allowed, rules.leaves
-            )
+            entrant = fresh[t - 1].expand_as(output)
+            context = enter(context, entrant, rate(entrant, ~mine, t), False, allowed, rules.leaves)
         else:
-            context = enter(context, output, rating, allowed, rules.leaves)
+            context = enter(context, output, rating, True, allowed, rules.leaves)
+        changed = allowed.any(0).nonzero().squeeze(-1)
+        own, record = own | higher, torch.maximum(record, rating)
         latest.append(output)
         top.append(torch.where(higher.unsqueeze(-1), output, top[-1]))
-        record = torch.maximum(record, rating)
         ratings.append(rating)
         accepted.append(allowed)
     return Path(*(torch.stack(found) for found in (latest, top, ratings, accepted)))
