@@ -119,9 +119,7 @@ class Visit:
         self.base, self.found = base, []
         self.context = browser.new_context(viewport={"width": WIDTHS[0], "height": 900})
         self.page: Page = self.context.new_page()
-        self.page.on(
-            "console", lambda m: self.note(f"console {m.type}: {m.text}") if m.type == "error" else None
-        )
+        self.page.on("console", self.console)
         self.page.on("pageerror", lambda error: self.note(f"script error: {error}"))
         self.page.on("request", self.request)
         self.page.on("requestfailed", self.failed)
@@ -132,6 +130,12 @@ class Visit:
 
     def note(self, what: str) -> None:
         self.found.append(f"{self.where}: {what}")
+
+    def console(self, message: object) -> None:
+        """Errors; but the forwarding page names no icon, and a browser that asks for one on its own is no finding."""
+        asked = str(message.location.get("url", ""))
+        if message.type == "error" and not asked.endswith("/favicon.ico"):
+            self.note(f"console {message.type}: {message.text}")
 
     def request(self, request: object) -> None:
         if not request.url.startswith((self.base, "data:", "blob:")):
