@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ica.imitation import initial
-from ica.synthetic import readouts, rules
+from ica.synthetic import controls, readouts, rules
 from ica.synthetic.config import RunConfig
 from ica.synthetic.data import sample_batch
 from ica.synthetic.tokens import tokens
@@ -21,7 +21,7 @@ def test_the_last_direct_readout_is_the_prediction():
     found = readouts.direct(model, readouts.streams(model, batch, 4, "triplet"))
     expected = readouts.unit(model(tokens(batch, "triplet"))[:, 3], dim=-1)
     torch.testing.assert_close(found[-1], expected)
-    alone = readouts.unit(rules.model_predictor(model, "triplet")(readouts.first(batch, 4)), dim=-1)
+    alone = readouts.unit(rules.model_predictor(model, "triplet")(controls.cut(batch, 4)), dim=-1)
     torch.testing.assert_close(alone, expected)  # causal: what comes later does not matter
 
 
@@ -43,7 +43,5 @@ def test_the_share_explained_is_that_of_the_variance():
 
 
 def test_bad_input_is_named():
-    with pytest.raises(ValueError, match="n must lie between 2 and N = 6, got 7"):
-        readouts.first(prompts(), 7)
     with pytest.raises(ValueError, match="more than 9 examples"):
         readouts.fit(torch.zeros(5, 8), torch.zeros(5, 3))

@@ -43,6 +43,12 @@ def descend(
     return predict(W.detach(), query)
 
 
+def best_response(batch: SyntheticBatch, seen: Int[Tensor, " prefixes"]) -> Float[Tensor, "batch prefixes d"]:
+    """Of the first n responses, n in `seen`, the one of highest reward: what is free to whoever keeps what was rated."""
+    every = torch.arange(len(batch.query))
+    return torch.stack([batch.responses[every, batch.rewards[:, :n].argmax(1)] for n in seen.tolist()], dim=1)
+
+
 def bayes(batch: SyntheticBatch, seen: Int[Tensor, " prefixes"]) -> Float[Tensor, "batch prefixes d"]:
     r"""The good answer, recovered from the triplets seen: least squares for $y_i = r_i\, y^* + (1 - r_i)\, e$.
 

@@ -4,6 +4,7 @@ A panel compares runs, label -> `Result`. Bands are 95 % bootstrap intervals ove
 runs are paired over the evaluation prompts, with `ica.intervals.paired_interval`.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -18,9 +19,11 @@ from ica.house import figures
 from ica.intervals import paired_interval, paired_ratio
 from ica.objectives import REWARDS
 from ica.prefixes import prefix_pl_losses
-from ica.synthetic import floor
+from ica.synthetic import baselines, floor
+from ica.synthetic.config import RunConfig
 from ica.synthetic.metrics import bootstrap, cosine_error
 from ica.synthetic.results import LOOK_PROMPTS, Result, evaluation_prompts, stored
+from ica.synthetic.tokens import lengths
 
 READ_AT = 15  # triplets seen where panels are compared, the end of the paper's axis
 RESAMPLING_SEED = 11
@@ -124,16 +127,6 @@ def difference(first: Float[Tensor, "seeds prompts"], second: Float[Tensor, "#se
     return {"value": mean, "interval": (lo, hi), "n": first.numel()}
 
 
-def loss_difference(first: Result, second: Result) -> dict:
-    """Held-out loss (nats) of the first run less that of the second at the last look, over seeds of the same number."""
-    gaps = (first.looks[-1].loss - second.looks[-1].loss).double()
-    if len(gaps) < 2:
-        raise ValueError("runs must have at least two seeds each for an interval of the loss")
-    # Both sides see the same prompts; what differs is the seed, so the prompts' axis is a single mean.
-    mean, lo, hi = paired_interval(gaps.unsqueeze(1).expand(-1, 2))
-    return {"value": mean, "interval": (lo, hi), "n": len(gaps)}
-
-
 def loss_ratio(first: Result, second: Result) -> dict:
     """Held-out loss above its least value after training, of the first run over that of the second, paired by seed.
 
@@ -154,9 +147,7 @@ def minimiser(run: Result) -> Float[Tensor, "1 prompts prefixes"]:
 def best_response(run: Result) -> Float[Tensor, "1 prompts prefixes"]:
     """1 - cos of the response of highest reward among those seen, on the run's own evaluation prompts."""
     batch = evaluation_prompts(run.config)
-    every = torch.arange(len(batch.good))
-    best = [batch.responses[every, batch.rewards[:, :n].argmax(1)] for n in run.seen.tolist()]
-    return cosine_error(torch.stack(best, dim=1), batch.good.unsqueeze(1)).unsqueeze(0)
+    return cosine_error(baselines.best_response(batch, run.seen), batch.good.unsqueeze(1)).unsqueeze(0)
 
 
 def _styles(frame: pd.DataFrame, order: Sequence[str] | None) -> list[tuple[str, pd.DataFrame, int]]:
@@ -193,11 +184,14 @@ def draw_paths(ax: Axes, frame: pd.DataFrame, column: str, order: Sequence[str] 
 
 def least_loss(run: Result) -> float:
     """Least held-out loss there can be on the prompts of the looks (nats): that of the exact minimisers, true critic."""
-    batch = evaluation_prompts(run.config, count=LOOK_PROMPTS)
-    scores = REWARDS[run.config.reward](
-        floor.minimisers(batch, run.seen), batch.responses.double().unsqueeze(1)
-    )
-    return prefix_pl_losses(scores, batch.quality.double(), run.seen).mean().item()
+    return _least_loss(run.config)
+
+
+@functools.cache
+def _least_loss(config: RunConfig) -> float:
+    batch, seen = evaluation_prompts(config, count=LOOK_PROMPTS), lengths(config.N, config.form)
+    scores = REWARDS[config.reward](floor.minimisers(batch, seen), batch.responses.double().unsqueeze(1))
+    return prefix_pl_losses(scores, batch.quality.double(), seen).mean().item()
 
 
 def summary(runs: Mapping[str, Result], base: str) -> pd.DataFrame:
@@ -228,8 +222,9 @@ def summary(runs: Mapping[str, Result], base: str) -> pd.DataFrame:
 def figure(live: Mapping[str, Result], kept: Mapping[str, Result]) -> tuple[Figure, pd.DataFrame]:
     """The figure of a panel and its data: a row for the live runs, a second for the stored ones where there are any.
 
-    The stored runs carry labels of live ones, and so their styles. Left: error against n after training, with bands. Middle: error at n = 15 along training. Right: held-out loss above
-    its least value along training. Dashed: the exact minimiser on the same prompts, where the objective ends.
+    The stored runs carry labels of live ones, and so their styles. Left: error against n after training, with bands.
+    Middle: error at n = 15 along training. Right: held-out loss above its least value along training. Dashed: the exact
+    minimiser on the same prompts, where the objective ends.
     """
     rows = [runs for runs in (live, kept) if runs]
     fig, axes = plt.subplots(len(rows), 3, figsize=(7.2, 0.5 + 2.7 * len(rows)), squeeze=False)

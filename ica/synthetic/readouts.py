@@ -5,26 +5,16 @@ own final norm and readout matrix), or by a linear probe fitted by least squares
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ica import checks
 from ica.synthetic.data import SyntheticBatch
 from ica.synthetic.tokens import read_at, tokens
 from ica.transformer import Transformer
 
 unit = torch.nn.functional.normalize
-
-
-def first(batch: SyntheticBatch, n: int) -> SyntheticBatch:
-    """The prompts with their first n triplets only; ValueError unless 2 <= n <= N."""
-    if not 2 <= checks.whole("n", n, 2) <= batch.responses.shape[1]:
-        raise ValueError(f"n must lie between 2 and N = {batch.responses.shape[1]}, got {n}")
-    names = ("responses", "quality", "rewards", "shown")
-    return replace(batch, **{name: getattr(batch, name)[:, :n] for name in names})
 
 
 @torch.no_grad()
