@@ -45,12 +45,12 @@ rule train:
     params:
         code=CODE,
         job=lambda wildcards: run.command(JOBS[wildcards.id]),
-        name=lambda wildcards: JOBS[wildcards.id].name,
+        name=lambda wildcards: run.stem(JOBS[wildcards.id]),
     priority: 1
     threads: int(config.get("threads", 1))
     shell:
         "{SETTLED} OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads} {sys.executable} -m ica.synthetic.run {params.job} "
-        "--threads {threads} --status {OUT}/status/run-{params.name}.json"
+        "--threads {threads} --status {OUT}/status/{params.name}.json"
 
 
 rule keep:

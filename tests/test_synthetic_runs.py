@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -103,6 +104,27 @@ def test_a_finished_run_is_not_trained_again_but_one_of_other_code_is(tmp_path, 
     monkeypatch.setattr(run, "code_digest", lambda: "0" * 64)
     run.perform(job, tmp_path / job.id)
     assert path.stat().st_mtime_ns > before
+
+
+def test_a_full_disk_at_the_end_is_named_keeps_the_checkpoint_and_publishes_nothing(tmp_path):
+    job = replace(JOB, config=replace(TINY, steps=2, width=64, hidden=256, layers=2), every=2)
+    out = tmp_path / job.id
+    out.mkdir()
+    run.train(job.config, job.seeds, tmp_path / f".{job.id}-{run.code_digest()[:12]}", every=2)
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (20_000, limits[1])
+    )  # no file may grow past this: the write fails
+    try:
+        with pytest.raises(
+            results.ResultError, match="could not be written .* its last checkpoint is kept in"
+        ):
+            run.perform(job, out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not list(out.iterdir())
+    assert run.perform(job, out) == out / "result.json"
 
 
 def test_seed_groups_are_read_as_one_run(made, tmp_path):

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from ica.house import imports
@@ -91,6 +92,19 @@ def _done(path: Path) -> bool:
     return source["code"] == code_digest()[:12] and path.with_name("weights.safetensors").is_file()
 
 
+def _publish(job: Job, out: Path, weights: Weights, content: dict) -> Path:
+    """Write the weights, then the result that says that they are there, each at once or not at all."""
+    out.mkdir(parents=True, exist_ok=True)
+    temporary = out / f".weights.{os.getpid()}.tmp"
+    try:
+        save_file({name: tensor.contiguous().cpu() for name, tensor in weights.items()}, temporary)
+        temporary.chmod(0o644)
+        os.replace(temporary, out / "weights.safetensors")
+    finally:
+        temporary.unlink(missing_ok=True)
+    return results.write(out / "result.json", job, content)
+
+
 def perform(job: Job, out: Path, device: str = "cpu", status: Path | None = None) -> Path:
     """Train a job, or go on with it, and write `out/result.json` and `out/weights.safetensors`; the result's path.
 
@@ -98,6 +112,7 @@ def perform(job: Job, out: Path, device: str = "cpu", status: Path | None = None
 
     Raises:
         TrainingError, CheckpointError: as `train` says; no result is written.
+        ResultError: the result cannot be written, as on a full disk; the last checkpoint stays.
         KeyboardInterrupt: asked to stop; the updates done are kept.
     """
     if _done(out / "result.json"):
@@ -126,12 +141,12 @@ def perform(job: Job, out: Path, device: str = "cpu", status: Path | None = None
         "final": {key: results.rounded(final[key]) for key in ("error", "nmse")},
         "provenance": source(started, state.step - first[0], seconds, device),
     }
-    out.mkdir(parents=True, exist_ok=True)
-    temporary = out / f".weights.{os.getpid()}.tmp"
-    save_file({name: tensor.contiguous().cpu() for name, tensor in state.weights.items()}, temporary)
-    temporary.chmod(0o644)
-    os.replace(temporary, out / "weights.safetensors")
-    path = results.write(out / "result.json", job, content)
+    try:
+        path = _publish(job, out, state.weights, content)
+    except (OSError, SafetensorError) as error:
+        raise results.ResultError(
+            f"result of run {job.name} could not be written to {out} ({error}); its last checkpoint is kept in {folder}"
+        ) from error
     for old in out.parent.glob(f".{job.id}-*"):
         shutil.rmtree(old, ignore_errors=True)
     return path
