@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from ica.house import notebooks
-from ica.synthetic import catalogue, panels, results, run, workflow
+from ica.synthetic import catalogue, panels, results, run, training, workflow
 from ica.synthetic.catalogue import Job
 from ica.synthetic.config import RunConfig
 from ica.synthetic.data import Critic
@@ -94,6 +94,26 @@ def test_an_interrupted_run_leaves_the_same_result(number, made, tmp_path):
     stacked = [load_file(result.files[0].with_name("weights.safetensors")) for result in (made, again)]
     assert all(torch.equal(stacked[0][name], stacked[1][name]) for name in stacked[0])
     assert [path.name for path in tmp_path.iterdir()] == [JOB.id]  # no checkpoint is left
+
+
+def test_a_run_stopped_between_two_looks_leaves_the_same_result(made, tmp_path, monkeypatch):
+    prompts_of = training.prompts_of
+
+    def stop(config, seed, step):
+        if step == 11:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return prompts_of(config, seed, step)
+
+    monkeypatch.setattr(training, "prompts_of", stop)
+    with pytest.raises(KeyboardInterrupt, match="after update 12,"):
+        run.perform(JOB, tmp_path / JOB.id)
+    monkeypatch.undo()
+    again = results.read(run.perform(JOB, tmp_path / JOB.id))
+    assert [look.step for look in again.looks] == [look.step for look in made.looks]
+    content = [json.loads(result.files[0].read_text()) for result in (made, again)]
+    for one in content:
+        del one["provenance"]
+    assert content[0] == content[1]
 
 
 def test_a_finished_run_is_not_trained_again_but_one_of_other_code_is(tmp_path, monkeypatch):

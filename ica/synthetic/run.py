@@ -124,6 +124,8 @@ def perform(job: Job, out: Path, device: str = "cpu", status: Path | None = None
 
     def look(step: int, weights: Weights) -> None:
         first.append(step)
+        if step % job.every and step != job.config.steps:
+            return  # gone on from where a signal stopped it: an uninterrupted run does not look here
         before = time.time()
         look_at(job, folder, step, weights)
         spent[0] += time.time() - before
