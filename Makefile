@@ -6,8 +6,11 @@ SNAKEMAKE_FLAGS ?=
 SCALE ?= paper
 RUNS ?=
 THREADS ?= 1
+MODEL ?=
+BBQ ?=
+MODELS ?=
 PYTHON ?= python3
-export PROFILE SET JOBS SNAKEMAKE_FLAGS SCALE RUNS THREADS
+export PROFILE SET JOBS SNAKEMAKE_FLAGS SCALE RUNS THREADS MODEL BBQ MODELS
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,7 +21,7 @@ TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' constraints.txt)
 PIP := $(BIN)/python -m pip install --disable-pip-version-check $(if $(MAKE_TERMOUT),,-qq)
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
 
-.PHONY: help book test lint repeat stored clean
+.PHONY: help book test lint repeat stored ladder clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -27,12 +30,14 @@ help: ## list the commands
 	@echo "  make book PROFILE=ci                  two cores, no GPU (default); PROFILE=paper: the full scale"
 	@echo "  make book SET=\"seed=3 prompts=50\"     other parameters, for every notebook that declares them"
 	@echo "  make book JOBS=4                      notebooks and training runs at once (default: 2)"
+	@echo "  make book MODEL=smollm2 BBQ=folder    another language model (name, .gguf file, folder, hub id); the official BBQ"
 	@echo "  make stored SCALE=cores RUNS=\"base\"   only some runs of ica/synthetic/runs.yml; THREADS=8: for each"
 
 # On failure the report is to be the last thing on the screen, so `make` is stopped (quietly, by SIGPIPE)
 # before it adds a line of its own; its exit status is then 141.
 book: $(READY) ## run what changed, build the site into build/book
 	@$(BIN)/python -m ica.house.build --profile "$$PROFILE" --set "$$SET" --jobs "$$JOBS" \
+	    --model "$$MODEL" --items "$$BBQ" \
 	    --flags "$$SNAKEMAKE_FLAGS" || { status=$$?; kill -PIPE $$PPID; exit $$status; }
 
 test: $(READY) ## run the tests
@@ -49,6 +54,10 @@ repeat: $(READY) ## build twice from nothing and compare the figure data bit by 
 stored: $(READY) ## train the runs of a scale (SCALE=paper) and keep their results in results/paper
 	@$(BIN)/python -m snakemake --cores "$$JOBS" --rerun-triggers params --rerun-incomplete --keep-going --nolock \
 	    $$SNAKEMAKE_FLAGS --config stored="$$SCALE" runs="$$RUNS" threads="$$THREADS" -- stored
+
+ladder: $(READY) ## read the ladder of language models (MODELS="smollm2 ...") and keep the results in results/llm
+	@$(BIN)/python -m snakemake --cores "$$JOBS" --rerun-triggers params --rerun-incomplete --keep-going --nolock \
+	    $$SNAKEMAKE_FLAGS --config models="$$MODELS" -- ladder
 
 clean: ## remove everything that was built (the environment stays)
 	@rm -rf build .snakemake .pytest_cache .ruff_cache .hypothesis

@@ -26,11 +26,21 @@ if STORED or any(notebooks.runs(ROOT, name) for name in DIGESTS):
     DIGESTS = training.digests(DIGESTS, NEEDED, CODE)
     KEPT = {run.stem(job): job for job in training.to_store(STORED, str(config.get("runs") or ""))} if STORED else {}
     JOBS = {job.id: job for jobs in [*NEEDED.values(), KEPT.values()] for job in jobs}
+# Language models: one job per model and category of BBQ (ica/llm/runs.yml), after the files that they need are there.
+from ica.llm import assets, shards, workflow as reading
+
+MODELS = reading.to_store(str(config.get("models") or "")) if "models" in config else []
+READ = reading.needed(ROOT, OVERRIDES)
+LADDER = [shard for model in MODELS for shard in shards.shards("ladder", model)]
+SHARDS = {shard.id: shard for group in [*READ.values(), LADDER] for shard in group}
+READING = shards.code_digest(ROOT) if SHARDS else ""
+DIGESTS = reading.digests(DIGESTS, READ, READING)
 SETTLED = " ".join(f"{name}={value}" for name, value in ENVIRONMENT.items() if "THREADS" not in name)
 
 
 wildcard_constraints:
     id="[0-9a-f]{12}",
+    shard="[0-9a-f]{12}",
 
 
 rule all:
@@ -70,9 +80,45 @@ rule stored:
         [f"results/paper/{stem}.json" for stem in KEPT],
 
 
+rule fetch:
+    output:
+        "build/assets/{asset}.json",
+    params:
+        asset=lambda wildcards: assets.named(wildcards.asset).sha256,
+    priority: 3
+    shell:
+        "{sys.executable} -m ica.llm.prepare {wildcards.asset} --out {output}"
+
+
+rule read:
+    input:
+        lambda wildcards: ancient([f"build/assets/{name}.json" for name in reading.assets_of(SHARDS[wildcards.shard])]),
+    output:
+        "build/llm/{shard}.json",
+    params:
+        code=READING,
+        shard=lambda wildcards: reading.command(SHARDS[wildcards.shard]),
+        name=lambda wildcards: SHARDS[wildcards.shard].stem,
+    priority: 2
+    threads: 1
+    shell:
+        "{SETTLED} OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads} {sys.executable} -m ica.llm.measure {params.shard} "
+        "--threads {threads} --status {OUT}/status/{params.name}.json"
+
+
+rule ladder:
+    input:
+        [f"build/llm/{shard.id}.json" for shard in LADDER],
+    params:
+        models=" ".join(MODELS),
+    shell:
+        "{sys.executable} -m ica.llm.results {params.models}"
+
+
 rule execute:
     input:
         ancient("notebooks/{name}.ipynb"),
+        lambda wildcards: [f"build/llm/{shard.id}.json" for shard in READ[wildcards.name]],
         lambda wildcards: [f"build/runs/{job.id}/result.json" for job in NEEDED[wildcards.name]],
     output:
         notebook=f"{OUT}/executed/{{name}}.ipynb",

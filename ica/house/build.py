@@ -49,9 +49,9 @@ class Progress:
         self.terminal = sys.stdout.isatty()
 
     def _total(self) -> str:
-        """How many notebooks and training runs this build runs, from Snakemake's table of jobs."""
+        """How many notebooks, training runs and shards this build runs, from Snakemake's table of jobs."""
         text = self.log.read_text(encoding="utf-8")
-        found = dict(re.findall(r"^(execute|train)\s+(\d+)", text, re.MULTILINE))
+        found = dict(re.findall(r"^(execute|train|read)\s+(\d+)", text, re.MULTILINE))
         return str(sum(map(int, found.values()))) if found else "?"
 
     def update(self) -> None:
@@ -90,6 +90,8 @@ def _snakemake(root: Path, options: argparse.Namespace, lock: int) -> int:
         for name in (
             *notebooks.PROFILES,
             "runs",
+            "llm",
+            "assets",
         ):  # without its notes Snakemake takes every file for up to date
             shutil.rmtree(out.with_name(name), ignore_errors=True)
     for old in (status, *out.glob(".*-*")):  # the latter: scratch folders of a build that was killed
@@ -149,10 +151,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m ica.house.build", description="Build the book.")
     parser.add_argument("--profile", default="ci", help=f"scale: one of {', '.join(notebooks.PROFILES)}")
     parser.add_argument("--set", default="", metavar="'name=value ...'", help="parameters to override")
+    parser.add_argument("--model", default="", help="language model of Part III, as parameter `model`")
+    parser.add_argument("--items", default="", help="folder of the official BBQ, as parameter `items`")
     parser.add_argument("--jobs", type=int, default=2, help="notebooks run at once")
     parser.add_argument("--flags", default="", help="more options for Snakemake")
     options = parser.parse_args(arguments)
     root = Path.cwd()
+    for name in ("model", "items"):
+        if value := getattr(options, name):
+            options.set = f"{options.set} {name}={shlex.quote(value)}".strip()
     try:
         if options.jobs < 1:
             raise ValueError(f"JOBS: {options.jobs} is not a number of jobs; accepted: 1 or more")

@@ -14,9 +14,10 @@ from ica.llm.cache import CallCache, call_key
 from ica.llm.generation import Generated, greedy
 from ica.llm.models import LanguageModel
 from ica.llm.prefixes import LEAST, SLOTS, Prefix, Tokens, computed
-from ica.llm.scoring import ROOM, Request, Scores, score
+from ica.llm.scoring import Request, Scores, score
 
-RULES = 1  # to be raised when the same call would give other numbers for a reason that no setting shows
+KEPT = 16  # anchors between calls
+RULES = 2  # to be raised when the same call would give other numbers for a reason that no setting shows
 
 
 class Engine:
@@ -36,7 +37,7 @@ class Engine:
     ):
         self.model, self.cache, self.slots, self.least = model, cache, slots, least
         self.asked = self.computed = 0
-        self._anchors: dict[Tokens, Prefix] = {}
+        self._anchors: dict[tuple[Tokens, ...], Prefix] = {}
 
     def score(self, requests: Sequence[Request], anchors: Sequence[str] = ()) -> list[Scores]:
         """As `scoring.score`; `anchors` are texts with which contexts of this and later calls begin."""
@@ -90,14 +91,21 @@ class Engine:
         return answer
 
     def _known(self, anchors: Sequence[str]) -> list[Prefix]:
-        """Keys and values of the anchors, each computed by itself; the latest used are kept for later calls."""
-        wanted = [tuple(self.model.context_tokens(text)) for text in anchors]
-        for tokens in wanted:
-            found = self._anchors.pop(tokens, None)
-            self._anchors[tokens] = (
-                found or computed(self.model, [tokens], (), self.slots, self.least)[tokens]
-            )
-        known = [self._anchors[tokens] for tokens in wanted]
-        while len(self._anchors) > len(set(wanted)) and sum(map(len, self._anchors)) > ROOM * self.slots:
+        """Keys and values of the anchors, each computed by itself or after an anchor of this call with which it begins.
+
+        The latest used are kept for later calls, each with the anchors that it was computed after.
+        """
+        texts = sorted(set(anchors), key=lambda text: (len(text), text))
+        tokens_of = {text: tuple(self.model.context_tokens(text)) for text in texts}
+        chains = [[one for one in texts if text.startswith(one)] for text in texts]
+        known: dict[str, Prefix] = {}
+        for *above, text in chains:
+            key = tuple(tokens_of[one] for one in [*above, text])
+            found = self._anchors.pop(key, None)
+            if found is None:
+                before = [known[one] for one in above]
+                found = computed(self.model, [key[-1]], before, self.slots, self.least)[key[-1]]
+            known[text] = self._anchors[key] = found
+        while len(self._anchors) > len(chains) and len(self._anchors) > KEPT:
             del self._anchors[next(iter(self._anchors))]
-        return known
+        return list(known.values())

@@ -1,0 +1,163 @@
+"""Measure one shard and leave its records: `python -m ica.llm.measure live smollm2 Age`.
+
+The result is one JSON file, written whole or not at all; every call of the model is kept in the cache as it is made, so a
+killed shard goes on where it was.
+"""
+
+import argparse
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from ica.house.provenance import commit, dirty, hardware, seconds_since, versions, write_json
+from ica.llm import assets, protocol
+from ica.llm.bbq import Item
+from ica.llm.cache import CacheError, CallCache
+from ica.llm.engine import Engine
+from ica.llm.models import LanguageModel, load
+from ica.llm.readings import rotation
+from ica.llm.released import released
+from ica.llm.shards import GROUP, HALF, SCALES, SCHEMA, Shard, code_digest, folder, load_items, ranked, shards
+
+FACTS = ("id", "category", "condition", "polarity", "gold", "unknown", "biased")
+
+
+def can_chat(model: LanguageModel) -> bool:
+    """Has the model a chat template?"""
+    return model.tokenizer.chat_template is not None
+
+
+def _group(engine: Engine, shard: Shard, group: Sequence[tuple[int, Item]]) -> list[dict]:
+    """All blocks for a few items."""
+    items = [item for _, item in group]
+    cores = protocol.measure(engine, items, "core")
+    records = [
+        {**{name: getattr(item, name) for name in FACTS}, "rotation": rotation(item.id), "core": core}
+        for item, core in zip(items, cores, strict=True)
+    ]
+    for block, count in shard.counts.items():
+        some = [i for i, (rank, _) in enumerate(group) if rank < count]
+        if block == "core" or not some or (block == "released" and not can_chat(engine.model)):
+            continue
+        these = [items[i] for i in some]
+        if block == "released":
+            found = released(engine, these)
+        else:
+            found = protocol.measure(engine, these, block, [cores[i] for i in some])
+        for i, record in zip(some, found, strict=True):
+            records[i][block] = record
+    return records
+
+
+def read_shard(
+    engine: Engine, shard: Shard, items: Sequence[Item], progress: Callable[[int, int], None] | None = None
+) -> list[dict]:
+    """The records of a shard's items, in order; `progress` is told how many items are done, and of how many."""
+    chosen, records = ranked(items, shard.category, shard.counts["core"]), []
+    for begin in range(0, len(chosen), GROUP):
+        records += _group(engine, shard, chosen[begin : begin + GROUP])
+        if progress:
+            progress(len(records), len(chosen))
+    return records
+
+
+def cache_folder(model: LanguageModel) -> Path:
+    """Where the answers of a model are kept: in the cache, by the model's hash."""
+    return assets.cache_folder() / "calls" / model.hash[:16]
+
+
+def perform(shard: Shard, out: Path, threads: int = 1, status: Path | None = None) -> Path:
+    """Measure a shard and write `out`; the path.
+
+    Raises:
+        AssetError, ModelError, ItemsError, CacheError: as their functions say; nothing is written.
+    """
+    started, begun = datetime.now(UTC), time.time()
+    torch.set_num_threads(threads)
+    items, source = load_items(shard.items)
+    model = load(shard.model)
+    engine = Engine(model, CallCache(cache_folder(model)))
+
+    def progress(done: int, total: int) -> None:
+        if status:
+            write_json(status, {"state": "running", "started": begun, "progress": f"{done}/{total}"})
+        if sys.stderr.isatty():
+            end = "\n" if done == total else ""
+            print(f"\r\x1b[K{shard.stem}  {done}/{total} items", end=end, file=sys.stderr, flush=True)
+
+    progress(0, len(ranked(items, shard.category, shard.counts["core"])))
+    reading = time.time()
+    records = read_shard(engine, shard, items, progress)
+    name = shard.model if "/" not in shard.model else Path(shard.model).name
+    content = {
+        "schema": SCHEMA,
+        "scale": shard.scale,
+        "id": shard.id,
+        "model": {"name": name, "sha256": model.hash, "parameters": model.network.num_parameters(), "chat": can_chat(model)},
+        "items": {**source, "half": HALF, "unplaced": sum(item.category is None for item in items)},
+        "category": shard.category,
+        "counts": shard.counts,
+        "records": records,
+        "provenance": {
+            "code": code_digest()[:12],
+            "commit": commit(),
+            "dirty": dirty(),
+            "versions": versions(),
+            "hardware": hardware(),
+            "threads": threads,
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": seconds_since(started),
+            "reading_seconds": round(time.time() - reading, 1),
+            "calls": {"asked": engine.asked, "computed": engine.computed},
+            "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        },
+    }  # fmt: skip
+    return write_json(out, content, compact=True)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m ica.llm.measure", description=__doc__.splitlines()[0])
+    parser.add_argument("scale", choices=SCALES)
+    parser.add_argument("model", help="a name of assets.yml, a .gguf file, a Hugging Face folder or a hub id")
+    parser.add_argument(
+        "category", nargs="*", help="categories of BBQ; without one all of them, one after another"
+    )
+    parser.add_argument("--items", default="bbq", help="bbq (the asset) or the official BBQ folder")
+    parser.add_argument("--out", type=Path, default=folder(), help="folder of the results")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads on the CPU")
+    parser.add_argument("--status", type=Path, help="a JSON file that says how far the shard is")
+    return parser.parse_args()  # fmt: skip
+
+
+def main() -> int:
+    options, begun, state = _arguments(), time.time(), "failed"
+    try:
+        chosen = [
+            shard
+            for shard in shards(options.scale, options.model, options.items)
+            if not options.category or shard.category in options.category
+        ]
+        if len(chosen) < len(options.category):
+            raise ValueError(f"category must be of BBQ, got {', '.join(options.category)}")
+        for shard in chosen:
+            print(perform(shard, options.out / f"{shard.id}.json", options.threads, options.status))
+        state = "done"
+    except (ValueError, CacheError) as error:
+        if options.status:
+            report = f"Reading {options.model} ({', '.join(options.category)}) failed.\n\n{error}\n"
+            options.status.with_suffix(".failure").write_text(report, encoding="utf-8")
+        print(error, file=sys.stderr)
+        return 1
+    finally:
+        if options.status:
+            write_json(options.status, {"state": state, "started": begun, "seconds": time.time() - begun})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+"""Bring an asset into the cache and make it ready: `python -m ica.llm.prepare smollm2 --out smollm2.json`.
+
+A model is also converted to the copy that loads fast, once, before several jobs want it at the same time.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from ica.house.provenance import write_json
+from ica.llm import assets
+from ica.llm.models import ModelError, load
+
+
+def main() -> int:
+    """Fetch, check and convert; leave a JSON file that says what is there and on which terms."""
+    parser = argparse.ArgumentParser(prog="python -m ica.llm.prepare", description=__doc__.splitlines()[0])
+    parser.add_argument("name", help="a name of assets.yml")
+    parser.add_argument("--out", type=Path, required=True, help="a JSON file")
+    options = parser.parse_args()
+    try:
+        asset = assets.named(options.name)
+        assets.fetch(options.name)
+        if asset.kind == "model":
+            load(options.name)
+        facts = {
+            name: getattr(asset, name) for name in ("name", "kind", "what", "sha256", "licence", "provenance")
+        }
+        write_json(options.out, facts)
+    except (assets.AssetError, ModelError) as error:
+        options.out.unlink(missing_ok=True)
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
