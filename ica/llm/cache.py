@@ -15,6 +15,7 @@ import warnings
 from pathlib import Path
 
 from ica.house.provenance import plain
+from ica.llm import assets
 
 
 class CacheError(ValueError):
@@ -35,6 +36,11 @@ def digest(content) -> str:
 def call_key(model_hash: str, kind: str, settings: dict, prompts: list) -> str:
     """Key of a call: the model, what is asked of it, under which settings, and the hash of its prompts."""
     return digest({"model": model_hash, "kind": kind, "settings": settings, "prompts": digest(prompts)})
+
+
+def model_folder(model_hash: str) -> Path:
+    """Where the answers of a model are kept: in the cache, by its hash."""
+    return assets.cache_folder() / "calls" / model_hash[:16]
 
 
 class CallCache:

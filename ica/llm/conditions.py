@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ica.llm.metrics import rate
 from ica.llm.prompts import HIGH, VERDICTS
-from ica.llm.readings import CRITICS, LEVELS, ROUNDS, likelier, rated
+from ica.llm.readings import CRITICS, LEVELS, METHODS, ROTATIONS, ROUNDS, likelier, rated
 
 VERBAL = ("none", "own", "own_relative", "true", "wrong")
 
@@ -211,3 +212,34 @@ def triplets(records: Iterable[dict]) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
+
+
+def places(records: Iterable[dict]) -> pd.DataFrame:
+    """For each item and place (0 to 2) the share of its three rotations whose first answer was shown there, as `chosen`."""
+    rows = []
+    for record in records:
+        core = record["core"]
+        told = [ROTATIONS[turn].index(likelier(core[f"first/{turn}"], core["counts"])) for turn in range(3)]
+        for place in range(3):
+            share = told.count(place) / 3
+            rows.append({"id": record["id"], "category": record["category"], "place": place, "chosen": share})
+    return pd.DataFrame(rows)
+
+
+def methods(records: Iterable[dict]) -> pd.DataFrame:
+    """First answers without demonstrations by scoring method: items, accuracy (Wilson 95 % lo, hi), and `first shown`.
+
+    `first shown` is the share of single readings that choose the option shown first; 1/3 without an effect of the place.
+    """
+    some = [record for record in records if "bare" in record]
+    rows = []
+    for method in METHODS:
+        right, places = [], []
+        for record in some:
+            scores = torch.tensor(record["bare"][method], dtype=torch.float64)
+            right.append(int(scores.log_softmax(-1).logsumexp(0).argmax()) == record["gold"])
+            places += [ROTATIONS[turn].index(int(row.argmax())) for turn, row in enumerate(scores)]
+        found = rate(np.array(right, dtype=bool))
+        first = float(np.mean(np.array(places) == 0)) if places else float("nan")
+        rows.append((method.replace("_", " "), found.n, found.estimate, found.lo, found.hi, first))
+    return pd.DataFrame(rows, columns=["method", "items", "accuracy", "lo", "hi", "first shown"])

@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 
 from ica.house.provenance import commit, dirty, hardware, seconds_since, versions, write_json
-from ica.llm import assets, protocol
+from ica.llm import protocol
 from ica.llm.bbq import Item
-from ica.llm.cache import CacheError, CallCache
+from ica.llm.cache import CacheError, CallCache, model_folder
 from ica.llm.engine import Engine
 from ica.llm.models import LanguageModel, load
 from ica.llm.readings import rotation
@@ -66,11 +66,6 @@ def read_shard(
     return records
 
 
-def cache_folder(model: LanguageModel) -> Path:
-    """Where the answers of a model are kept: in the cache, by the model's hash."""
-    return assets.cache_folder() / "calls" / model.hash[:16]
-
-
 def perform(shard: Shard, out: Path, threads: int = 1, status: Path | None = None) -> Path:
     """Measure a shard and write `out`; the path.
 
@@ -81,7 +76,7 @@ def perform(shard: Shard, out: Path, threads: int = 1, status: Path | None = Non
     torch.set_num_threads(threads)
     items, source = load_items(shard.items)
     model = load(shard.model)
-    engine = Engine(model, CallCache(cache_folder(model)))
+    engine = Engine(model, CallCache(model_folder(model.hash)))
 
     def progress(done: int, total: int) -> None:
         if status:

@@ -23,9 +23,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ica import checks
+from ica.llm.readings import METHODS
 from ica.llm.scoring import Request, Scores
 
-METHODS = ("text", "text_sum", "letters", "calibrated")
 ORDERS = ("given", "cyclic", "all")
 Scorer = Callable[[list[Request]], list[Scores]]
 

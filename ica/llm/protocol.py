@@ -25,14 +25,23 @@ from ica import checks
 from ica.llm import prompts
 from ica.llm.bbq import Item
 from ica.llm.engine import Engine
-from ica.llm.options import METHODS, Question, orders, preferences
-from ica.llm.readings import CRITICS, LEVELS, ROUNDS, first_answer, likelier, rated, rotation, shown
+from ica.llm.options import METHODS, Question, preferences
+from ica.llm.readings import (
+    CRITICS,
+    LEVELS,
+    ROTATIONS,
+    ROUNDS,
+    first_answer,
+    likelier,
+    rated,
+    rotation,
+    shown,
+)
 from ica.llm.scoring import Request
 
 BLOCKS = ("core", "rounds", "forms", "triplets", "bare")
 STEP_TOKENS = 24
 DIGITS = 5
-ROTATIONS = orders(3, "cyclic")
 JUDGED = (" right", " wrong")
 
 

@@ -14,6 +14,8 @@ from ica.llm.prompts import HIGH, LOW
 LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 CRITICS = ("none", "own", "true", "wrong")
 ROUNDS = 3
+METHODS = ("text", "text_sum", "letters", "calibrated")
+ROTATIONS = [(0, 1, 2), (1, 2, 0), (2, 0, 1)]
 
 
 def draw(id: str, what: str) -> np.random.Generator:

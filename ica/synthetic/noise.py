@@ -12,7 +12,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ica import checks
-from ica.synthetic.data import SyntheticBatch
+from ica.synthetic.data import Critic, SyntheticBatch
+from ica.synthetic.metrics import cosine_error
+from ica.synthetic.results import Result, evaluation_prompts
+from ica.synthetic.tokens import read_at, tokens
 
 
 def exchanged(batch: SyntheticBatch) -> SyntheticBatch:
@@ -43,3 +46,17 @@ def end_cosines(
     checks.finite("prediction", prediction)
     cosine = torch.nn.functional.cosine_similarity
     return cosine(prediction, batch.good, dim=-1), cosine(prediction, batch.bad, dim=-1)
+
+
+@torch.no_grad()
+def errors_under(
+    run: Result, critic: Critic, seen: Int[Tensor, " prefixes"]
+) -> Float[Tensor, "seeds prompts prefixes"]:
+    """1 - cos of every seed's model of a run on its evaluation prompts, rated by another critic, at the prefixes `seen`.
+
+    Raises:
+        ResultError: the run's weights are not there.
+    """
+    batch, form = evaluation_prompts(run.config, critic), run.config.form
+    outputs = [model(tokens(batch, form))[:, read_at(seen, form)] for model in run.models()]
+    return torch.stack([cosine_error(found, batch.good.unsqueeze(1)) for found in outputs])

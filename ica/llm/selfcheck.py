@@ -1,0 +1,116 @@
+"""Self-check accuracy and its correlation with the gain, over categories; and a model without an effect to test the test."""
+
+import numpy as np
+import pandas as pd
+
+from ica import checks
+from ica.llm import effects
+from ica.llm.correlation import Correlation, correlation_over_categories, permutation_p
+from ica.llm.metrics import rate
+from ica.llm.results import Reading
+from ica.llm.statistics import Difference
+
+LEAST = 4
+
+
+def balanced(table: pd.DataFrame, draws: int = 2000, seed: int = 0) -> Difference:
+    """Mean of the agreement on right and on wrong answers, with a bootstrap interval over items within category.
+
+    0.5 if all answers are right or all are wrong (then nothing can be told), also in a resample.
+
+    Args:
+        table: one row an item with `verdict`, `right` (both true or false) and `category`, as `effects.firsts` gives.
+    """
+    verdict, right = (table[name].to_numpy(dtype=bool) for name in ("verdict", "right"))
+    groups = [np.flatnonzero(table["category"].to_numpy() == name) for name in table["category"].unique()]
+    rng = np.random.default_rng(seed)
+    picks = np.concatenate([rng.choice(group, size=(draws, len(group))) for group in groups], axis=1)
+
+    def even(verdict: np.ndarray, right: np.ndarray) -> np.ndarray:
+        kinds = [
+            ((verdict == right) & (right == kind)).sum(-1) / np.maximum((right == kind).sum(-1), 1)
+            for kind in (True, False)
+        ]
+        both = right.any(-1) & (~right).any(-1)
+        return np.where(both, sum(kinds) / 2, 0.5)
+
+    lo, hi = np.quantile(even(verdict[picks], right[picks]), [0.025, 0.975])
+    return Difference(float(even(verdict, right)), float(lo), float(hi), len(table))
+
+
+def _items(reading: Reading) -> pd.DataFrame:
+    """One row an item: category, whether the self-check agrees with the truth, the gain, and that over being asked again."""
+    first, own = effects.firsts(reading), effects.by_critic(reading, "own")
+    both = first.merge(own[["id", "accuracy"]], on="id", suffixes=("", "_own"), validate="one_to_one")
+    asked = effects.by_critic(reading, "none").set_index("id")["accuracy"]
+    return pd.DataFrame(
+        {
+            "category": both["category"],
+            "check": (both["verdict"] == both["right"]).astype(float),
+            "gain": both["accuracy_own"] - both["accuracy"],
+            "gain_over_control": both["accuracy_own"] - both["id"].map(asked),
+        }
+    )
+
+
+def over_categories(reading: Reading) -> pd.DataFrame:
+    """Self-check accuracy (Wilson) and gain (bootstrap) of each category with their 95 % intervals."""
+    rows = []
+    for category, part in _items(reading).groupby("category"):
+        check, gain = (
+            rate(part["check"].to_numpy() > 0.5),
+            effects.over_items(part["gain"].to_numpy(), part["category"]),
+        )
+        rows.append(
+            (category, len(part), check.estimate, check.lo, check.hi, gain.estimate, gain.lo, gain.hi)
+        )
+    return pd.DataFrame(
+        rows, columns=["category", "items", "check", "check_lo", "check_hi", "gain", "gain_lo", "gain_hi"]
+    )
+
+
+def correlation(reading: Reading, gain: str = "gain") -> Correlation:
+    """Correlation over categories with "gain" or "gain_over_control"; categories of fewer than four items are left out.
+
+    Raises:
+        ValueError: fewer than four categories are left.
+    """
+    table = _items(reading)
+    counts = table["category"].map(table["category"].value_counts())
+    some = table[counts >= LEAST]
+    return correlation_over_categories(
+        some["check"].to_numpy(), some[gain].to_numpy(), some["category"].to_numpy(dtype=str)
+    )
+
+
+def without_effect(
+    runs: int, spread: float, items: int = 8, categories: int = 11, seed: int = 0
+) -> pd.DataFrame:
+    """p values of a model that calls every answer wrong and answers again at random, over simulated runs.
+
+    First answers are right with a probability of 1/2, in categories of unequal difficulty with one drawn uniformly within
+    `spread` of it; a second answer is right in a third of the cases, whatever came before, and so is the control's.
+
+    Args:
+        spread: from 0 (all categories alike) to 0.5.
+
+    Returns:
+        Columns plain (permutation test on the same items), apart (on disjoint halves), controlled (on disjoint halves, the gain
+        over being asked again in place of the gain).
+    """
+    checks.whole("runs", runs, 1)
+    if not 0 <= spread <= 0.5:
+        raise ValueError(f"spread must lie between 0 and 0.5, got {spread!r}")
+    rng, rows = np.random.default_rng(seed), []
+    strata = np.repeat(np.arange(categories), items)
+    for run in range(runs):
+        easy = np.repeat(rng.uniform(0.5 - spread, 0.5 + spread, categories), items)
+        first = rng.random(len(strata)) < easy
+        second, control = (rng.random(len(strata)) < 1 / 3 for _ in range(2))
+        check, gain = (~first).astype(float), second.astype(float) - first
+        means = [np.array([v[strata == k].mean() for k in range(categories)]) for v in (check, gain)]
+        options = {"splits": 11, "draws": 400, "seed": run}
+        apart = correlation_over_categories(check, gain, strata, **options).p_apart
+        over = correlation_over_categories(check, second.astype(float) - control, strata, **options).p_apart
+        rows.append((permutation_p(*means, "pearson", 999, rng), apart, over))
+    return pd.DataFrame(rows, columns=["plain", "apart", "controlled"])
