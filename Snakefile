@@ -31,6 +31,7 @@ from ica.llm import assets, shards, workflow as reading
 
 MODELS = reading.to_store(str(config.get("models") or "")) if "models" in config else []
 READ = reading.needed(ROOT, OVERRIDES)
+LOADED = reading.models(ROOT, OVERRIDES)
 LADDER = [shard for model in MODELS for shard in shards.shards("ladder", model)]
 SHARDS = {shard.id: shard for group in [*READ.values(), LADDER] for shard in group}
 READING = shards.code_digest(ROOT) if SHARDS else ""
@@ -119,6 +120,7 @@ rule execute:
     input:
         ancient("notebooks/{name}.ipynb"),
         lambda wildcards: [f"build/llm/{shard.id}.json" for shard in READ[wildcards.name]],
+        lambda wildcards: ancient([f"build/assets/{name}.json" for name in LOADED[wildcards.name]]),
         lambda wildcards: [f"build/runs/{job.id}/result.json" for job in NEEDED[wildcards.name]],
     output:
         notebook=f"{OUT}/executed/{{name}}.ipynb",

@@ -29,8 +29,8 @@ def title(reading: Reading) -> str:
     return f"{name}, live" if reading.scale == "live" else name
 
 
-def over_items(values: Float[np.ndarray, " items"], categories: Sequence[str]) -> Difference:
-    """Mean over items with its interval; NaN and -inf to inf are never given: ValueError if no category has two items."""
+def over_items(values: Float[np.ndarray, " items"], categories: pd.Series) -> Difference:
+    """Mean over items with its interval; ValueError if no category has two items."""
     names = np.asarray(categories, dtype=str)
     counted = pd.Series(names).map(pd.Series(names).value_counts()).to_numpy() > 1
     return bootstrap_difference(np.asarray(values, dtype=float)[counted], names[counted])

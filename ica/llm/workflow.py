@@ -31,6 +31,15 @@ def needed(root: Path, overrides: Mapping[str, notebooks.Parameters]) -> dict[st
     return found
 
 
+def models(root: Path, overrides: Mapping[str, notebooks.Parameters]) -> dict[str, list[str]]:
+    """For each notebook the asset that its parameter `model` names, if it declares one and the table holds it."""
+    found = {}
+    for name, changes in overrides.items():
+        values = {**notebooks.declared(notebooks.read(root, name), name), **changes}
+        found[name] = [one for one in [values.get("model")] if one in assets.table()]
+    return found
+
+
 def digests(own: Mapping[str, str], wanted: Mapping[str, list[Shard]], code: str) -> dict[str, str]:
     """The notebooks' digests, with the shards that they read and the code that reads those."""
     return {

@@ -1,0 +1,160 @@
+"""Conditions and effects: a known critic effect is recovered, and where there is none nothing is found too often."""
+
+import numpy as np
+import pytest
+import torch
+from llm_items import item, reading, record, records
+
+from ica.llm import conditions, effects, selfcheck
+from ica.llm.readings import rated
+from ica.llm.results import Reading
+
+SOURCE = {"reading_seconds": 1.0, "calls": {"computed": 1}, "peak_gib": 1.0, "commit": "a", "dirty": False, "hardware": {"cpu": "b"}}  # fmt: skip
+
+
+def of(found: list[dict]) -> Reading:
+    model = {"name": "simulated", "sha256": "0" * 64, "parameters": 1, "chat": False}
+    return Reading("live", model, {"source": "none"}, found, [SOURCE])
+
+
+def shift_of(reading: list[float], option: int) -> float:
+    return float(torch.tensor(reading, dtype=torch.float64).log_softmax(-1)[option])
+
+
+def test_critics_pick_the_reading_that_their_verdict_gives():
+    one = item(1, condition="disambiguated")
+    right, wrong = (record(one, first, 4.0, -4.0, verdict=False) for first in (one.gold, (one.gold + 1) % 3))
+    table = conditions.again([right, wrong | {"id": "another"}])
+    kept = table.pivot(index="id", columns="critic", values="kept")
+    for name, answer, praised in ((right["id"], one.gold, "right"), ("another", (one.gold + 1) % 3, "wrong")):
+        core = (right if name == right["id"] else wrong)["core"]
+        blamed = {"right": "wrong", "wrong": "right"}[praised]
+        assert kept.loc[name, "true"] == pytest.approx(shift_of(core[f"again/{praised}"], answer))
+        assert kept.loc[name, "wrong"] == pytest.approx(shift_of(core[f"again/{blamed}"], answer))
+        assert kept.loc[name, "none"] == pytest.approx(shift_of(core["again/unchecked"], answer))
+        assert kept.loc[name, "own"] == pytest.approx(shift_of(core["again/wrong"], answer))
+
+
+def test_random_critics_lie_on_a_line_between_the_true_one_and_the_coin():
+    table = conditions.again(records(2, 4.0, -4.0)).groupby("critic")["accuracy"].mean()
+    line = [table[conditions.random_name(p)] for p in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    assert np.diff(line, 2) == pytest.approx([0, 0, 0]) and line[0] == pytest.approx(table["true"])
+    assert line[-1] == pytest.approx((table["true"] + table["wrong"]) / 2)
+    assert table["true"] > table["none"] > table["wrong"]
+
+
+def test_relative_verdicts_hold_one_option_for_right():
+    one = item(0)
+    good, bad = (record(one, 1, 0.0, 0.0, verdict) for verdict in (True, False))
+    assert conditions.first([good])["relative"].item() and not conditions.first([bad])["relative"].item()
+
+
+@pytest.mark.parametrize("effect", [0.0, 0.4])
+def test_the_contrast_is_recovered_and_its_interval_holds_it(effect):
+    noise = np.random.default_rng(9).normal(
+        0, 0.3, (100_000, 2)
+    )  # what `records` adds, so that the truth is known
+    shares = [np.log(1 / (1 + 2 * np.exp(-2.0 - by - noise[:, k]))) for k, by in ((0, effect), (1, -effect))]
+    truth, held, found = (shares[0] - shares[1]).mean(), 0, 0
+    for seed in range(40):
+        table = effects.contrast(of(records(3, effect, -effect, seed)))
+        d = effects.over_items(table["contrast"].to_numpy(), table["category"])
+        held += d.lo <= truth <= d.hi
+        found += d.lo > 0
+    assert held >= 33  # 40 intervals of 95 %: fewer has probability 1e-3
+    assert found <= 6 if effect == 0 else found == 40  # 40 runs at 2.5 %: more than 6 has probability 1e-4
+
+
+def test_paired_effects_use_the_items_that_both_have():
+    left, right = effects.firsts(of(records(2, 0, 0))), effects.firsts(of(records(2, 0, 0)))
+    right["accuracy"] += 0.5
+    d = effects.paired(right.iloc[:-4], left, "accuracy")
+    assert d.estimate == pytest.approx(0.5) and d.n == len(left) - 4 and d.lo == pytest.approx(0.5)
+    with pytest.raises(ValueError):
+        effects.paired(right.iloc[[0, 0]], left, "accuracy")
+
+
+def test_signs_have_the_bias_score_as_their_mean():
+    table = effects.firsts(of(records(4, 0, 0)))
+    expected = effects.bias_of(table, "ambiguous").score
+    assert effects.signs(table)["sign"].mean() == pytest.approx(expected)
+
+
+def test_the_main_table_has_a_row_for_each_model_and_condition():
+    table = effects.main_table([of(records(2, 2.0, -2.0))])
+    assert table["condition"].tolist()[:3] == ["first answer", "none", "own"] and len(table) == 8
+    by = table.set_index("condition")
+    assert by.loc["true", "accuracy"] > by.loc["wrong", "accuracy"]
+    assert (table["lo"] <= table["accuracy"]).all() and (table["accuracy"] <= table["hi"]).all()
+
+
+def triplet_record(one, name: str, chosen: int) -> dict:
+    made = record(one, one.gold, 0, 0, True)
+    return made | {"triplets": {"shown": [2, 0, 1], name: reading(chosen)}}
+
+
+@pytest.mark.parametrize("chosen", range(3))
+def test_alignment_follows_the_scores_and_not_the_truth(chosen):
+    one = item(4, condition="disambiguated")
+    for name, level in (("noise/1", 1.0), ("swapped", "swapped"), ("noise/0", 0.0)):
+        (row,) = conditions.triplets([triplet_record(one, name, chosen)]).to_dict("records")
+        scores = rated(one.id, one.gold, level)
+        assert row["aligned"] == (scores[chosen] == max(scores))
+        assert row["accuracy"] == (chosen == one.gold) and row["chance"] == scores.count(max(scores)) / 3
+        assert [2, 0, 1][row["place"]] == max([2, 0, 1], key=scores.__getitem__)
+        assert (row["lift"] > 0) == bool(row["aligned"])
+
+
+def test_one_response_of_low_score_is_followed_by_choosing_another():
+    one = item(3, condition="disambiguated")  # option 2 is shown, and is not right
+    assert one.gold != 2
+    for chosen in range(3):
+        (row,) = conditions.triplets([triplet_record(one, "pairs/1", chosen)]).to_dict("records")
+        assert row["aligned"] == (chosen != 2) and row["chance"] == pytest.approx(2 / 3)
+
+
+def test_places_count_where_the_answer_was_shown():
+    made = record(
+        item(0), 0, 0, 0, True
+    )  # always option 0, which the rotations show first, last and in the middle
+    table = conditions.places([made])
+    assert table["chosen"].tolist() == pytest.approx([1 / 3] * 3)
+    made["core"] |= {
+        "first/0": reading(0),
+        "first/1": reading(1),
+        "first/2": reading(2),
+    }  # always the first shown
+    assert conditions.places([made])["chosen"].tolist() == [1.0, 0.0, 0.0]
+
+
+def test_balanced_is_one_half_for_a_judge_of_one_word():
+    table = effects.firsts(of(records(6, 0, 0)))
+    for verdict in (True, False):
+        d = selfcheck.balanced(table.assign(verdict=verdict))
+        assert (d.estimate, d.lo, d.hi) == (0.5, 0.5, 0.5)
+    assert selfcheck.balanced(table.assign(verdict=table["right"])).estimate == 1.0
+
+
+def test_the_simulated_model_without_effect_shows_what_each_test_does():
+    equal = (selfcheck.without_effect(60, 0.0) <= 0.05).mean()
+    unequal = (selfcheck.without_effect(60, 0.4) <= 0.05).mean()
+    assert equal["plain"] > 0.4 and unequal["plain"] > 0.8
+    assert equal["apart"] <= 0.1 and equal["controlled"] <= 0.1 and unequal["controlled"] <= 0.1
+    with pytest.raises(ValueError, match="spread"):
+        selfcheck.without_effect(1, 0.9)
+
+
+def test_a_real_correlation_is_found_with_the_control():
+    rng, found = np.random.default_rng(0), []
+    for one in records(10, 0, 0):
+        knows = ["Age", "SES", "Religion", "Nationality", "Race_x_SES"].count(one["category"]) > 0
+        first, gold = one["core"]["answer"], one["gold"]
+        verdict = (first == gold) if knows or rng.random() < 0.2 else bool(rng.random() < 0.5)
+        core = one["core"] | {f"check/{k}": [-0.5, -1.0] if verdict else [-1.0, -0.5] for k in range(3)}
+        core |= {
+            "again/right": reading(first),
+            "again/wrong": reading(gold if first != gold else (gold + 1) % 3),
+        }
+        found.append(one | {"core": core})
+    c = selfcheck.correlation(of(found), "gain_over_control")
+    assert c.p_apart < 0.05 and c.corrected > 0.5

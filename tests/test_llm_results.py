@@ -1,0 +1,130 @@
+"""Results of shards: written whole, read back with every field checked, put together, and asked for by a build."""
+
+import json
+
+import pytest
+from llm_items import records
+
+from ica.house import notebooks
+from ica.llm import results, shards, workflow
+from ica.llm.results import ResultError
+
+ROOT = shards.ROOT
+
+
+def content(shard: shards.Shard, model: str = "one", commit: str = "a") -> dict:
+    own = [one for one in records(2, 1.0, -1.0) if one["category"] == shard.category]
+    return {
+        "schema": shards.SCHEMA,
+        "scale": shard.scale,
+        "id": shard.id,
+        "model": {"name": model, "sha256": "0" * 64, "parameters": 5, "chat": True},
+        "items": {"source": "bbq", "sha256": "1" * 64, "half": "confirming", "unplaced": 2},
+        "category": shard.category,
+        "counts": shard.counts,
+        "records": own,
+        "provenance": {"commit": commit, "reading_seconds": 30.0, "calls": {"asked": 2, "computed": 1}},
+    }
+
+
+@pytest.fixture
+def built(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "folder", lambda: tmp_path)
+    for scale in shards.SCALES:
+        for shard in shards.shards(scale, "smollm2"):
+            (tmp_path / f"{shard.id}.json").write_text(json.dumps(content(shard, "smollm2")))
+    return tmp_path
+
+
+def test_a_build_reads_all_categories(built):
+    reading = results.live("smollm2")
+    assert len(reading.records) == 44 and len(reading.provenance) == 11
+    assert reading.rate == pytest.approx(44 / 5.5)
+
+
+def test_a_missing_shard_is_named_with_its_command(built):
+    shard = shards.shards("live", "smollm2")[3]
+    (built / f"{shard.id}.json").unlink()
+    with pytest.raises(ResultError, match=f"python -m ica.llm.measure live smollm2 {shard.category}"):
+        results.live("smollm2")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": 9}, "has format 9"),
+        ({"records": [{"category": "SES"}]}, "records of another category"),
+        ({"records": None}, "is damaged"),
+        ({"category": None}, "records of another category"),
+    ],
+)
+def test_damaged_results_are_named(built, change, message):
+    shard = shards.shards("live", "smollm2")[0]
+    path = built / f"{shard.id}.json"
+    path.write_text(json.dumps(content(shard) | change))
+    with pytest.raises(ResultError, match=message):
+        results.read(path)
+    path.write_text(path.read_text()[:-9])
+    with pytest.raises(ResultError, match="is damaged"):
+        results.read(path)
+    with pytest.raises(ResultError, match="is missing"):
+        results.read(built / "none.json")
+
+
+def test_shards_of_two_models_are_not_put_together():
+    first, second = shards.shards("live", "smollm2")[:2]
+    with pytest.raises(ResultError, match="differ in model"):
+        results.merged([content(first, "one"), content(second, "two")])
+
+
+def test_the_ladder_is_stored_and_read_back(built, tmp_path):
+    where = tmp_path / "stored"
+    path = results.store("smollm2", where)
+    (reading,) = results.stored(where)
+    assert path.name == "smollm2.json" and reading.name == "smollm2" and len(reading.records) == 44
+    (where / "other.json").write_text("[]")
+    with pytest.raises(ResultError, match=r"other.json is damaged"):
+        results.stored(where)
+    assert results.stored(tmp_path / "none") == []
+    with pytest.raises(ResultError, match="make ladder MODELS=gemma3-270m"):
+        results.store("gemma3-270m", where)
+
+
+def test_stored_results_of_this_book_hold_what_they_say():
+    for reading in results.stored(ROOT / "results" / "llm"):
+        assert reading.scale == "ladder" and reading.items["half"] == shards.HALF
+        ids = [record["id"] for record in reading.records]
+        assert len(set(ids)) == len(ids) and all(
+            len(record["core"]["first/0"]) == 3 for record in reading.records
+        )
+
+
+def test_a_build_asks_for_the_shards_of_its_notebooks():
+    overrides = {name: {} for name in notebooks.listed(ROOT)}
+    wanted = workflow.needed(ROOT, overrides)
+    assert len(wanted["llm_bbq"]) == 11 and wanted["alignment"] == []
+    other = workflow.needed(ROOT, overrides | {"llm_bbq": {"model": "some/folder"}})
+    assert {one.id for one in other["llm_bbq"]}.isdisjoint(one.id for one in wanted["llm_bbq"])
+    assert workflow.assets_of(wanted["llm_bbq"][0]) == ["smollm2", "bbq"]
+    assert workflow.assets_of(other["llm_bbq"][0]) == ["bbq"]
+    assert workflow.models(ROOT, overrides)["llm_jailbreak"] == ["smollm2"]
+    before = {name: "digest" for name in wanted}
+    after = workflow.digests(before, wanted, "code")
+    assert (
+        after["alignment"]
+        == "digest"
+        != after["llm_bbq"]
+        != workflow.digests(before, wanted, "other")["llm_bbq"]
+    )
+
+
+def test_commands_quote_what_a_user_gives():
+    shard = shards.shards("live", "my models/a b.gguf", "my items")[0]
+    assert workflow.command(shard) == "live 'my models/a b.gguf' Age --items 'my items'"
+    assert shard.stem == "a-b.gguf-Age"
+
+
+def test_only_models_of_the_ladder_are_stored():
+    assert workflow.to_store("") == shards.ladder() and workflow.to_store("smollm2") == ["smollm2"]
+    with pytest.raises(ValueError, match="MODELS: 'big' is not of the ladder"):
+        workflow.to_store("big")
