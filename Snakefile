@@ -88,7 +88,7 @@ rule fetch:
         asset=lambda wildcards: assets.named(wildcards.asset).sha256,
     priority: 3
     shell:
-        "{sys.executable} -m ica.llm.prepare {wildcards.asset} --out {output}"
+        "{sys.executable} -m ica.llm.prepare {wildcards.asset} --out {output} --failure {OUT}/status/fetch-{wildcards.asset}.failure"
 
 
 rule read:

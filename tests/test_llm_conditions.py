@@ -74,6 +74,14 @@ def test_paired_effects_use_the_items_that_both_have():
         effects.paired(right.iloc[[0, 0]], left, "accuracy")
 
 
+def test_items_that_all_agree_are_not_certain():
+    table = effects.firsts(of(records(2, 0, 0)))
+    d = effects.paired(table, table, "accuracy")
+    assert d.estimate == 0 and -0.2 < d.lo < 0 < d.hi < 0.2
+    one = effects.over_items(np.ones(8), table["category"].iloc[:8])
+    assert one.estimate == one.hi == 1 and 0.4 < one.lo < 1
+
+
 def test_signs_have_the_bias_score_as_their_mean():
     table = effects.firsts(of(records(4, 0, 0)))
     expected = effects.bias_of(table, "ambiguous").score

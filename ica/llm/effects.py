@@ -11,7 +11,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from ica.llm import conditions
-from ica.llm.metrics import bias_score
+from ica.llm.metrics import bias_score, signed_interval
 from ica.llm.results import Reading
 from ica.llm.statistics import Difference, bootstrap_difference
 
@@ -30,10 +30,19 @@ def title(reading: Reading) -> str:
 
 
 def over_items(values: Float[np.ndarray, " items"], categories: pd.Series) -> Difference:
-    """Mean over items with its interval; ValueError if no category has two items."""
+    """Mean over items with its interval; ValueError if no category has two items.
+
+    Where every item has the same -1, 0 or 1, a resample would too and the bootstrap would claim certainty; the interval is then
+    that of Agresti and Min (`metrics.signed_interval`).
+    """
     names = np.asarray(categories, dtype=str)
     counted = pd.Series(names).map(pd.Series(names).value_counts()).to_numpy() > 1
-    return bootstrap_difference(np.asarray(values, dtype=float)[counted], names[counted])
+    some = np.asarray(values, dtype=float)[counted]
+    found = bootstrap_difference(some, names[counted])
+    if len(some) and np.ptp(some) == 0 and some[0] in (-1, 0, 1):
+        lo, hi = signed_interval(int((some > 0).sum()), int((some < 0).sum()), len(some), 0.95)
+        return Difference(found.estimate, min(lo, found.estimate), max(hi, found.estimate), found.n)
+    return found
 
 
 def paired(after: pd.DataFrame, before: pd.DataFrame, column: str) -> Difference:

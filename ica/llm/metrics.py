@@ -120,12 +120,12 @@ def bias_score(
     committed = used & (chosen != unknown)
     n, c, b = int(used.sum()), int(committed.sum()), int((committed & (chosen == biased)).sum())
     if condition == "ambiguous":
-        return Bias((2 * b - c) / n if n else float("nan"), *_signed_interval(b, c - b, n, level), n, c, b)
+        return Bias((2 * b - c) / n if n else float("nan"), *signed_interval(b, c - b, n, level), n, c, b)
     lo, hi = wilson(b, c, level)
     return Bias(2 * b / c - 1 if c else float("nan"), 2 * lo - 1, 2 * hi - 1, n, c, b)
 
 
-def _signed_interval(plus: int, minus: int, n: int, level: float) -> tuple[float, float]:
+def signed_interval(plus: int, minus: int, n: int, level: float) -> tuple[float, float]:
     r"""Interval for the difference of two shares of the same n items (+1, -1, else 0).
 
     The score interval for paired shares after adding half an item to each of the two kinds and one to the rest (Agresti and Min,

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ica.house.figures import LINES, MARKERS, PALETTE
+from ica.house.figures import LINES, MARKERS, PALETTE, SMALLEST
 from ica.llm.bbq import CATEGORIES
 
 SHORT = {
@@ -63,3 +63,11 @@ def rows(
     ax.set_yticks(range(len(labels)), labels)
     ax.set(ylim=(len(labels) - 0.5, -0.5))
     ax.grid(axis="y", visible=False)
+
+
+def named_points(ax: Axes, table: pd.DataFrame, x: str, y: str) -> None:
+    """Write the category beside each point; points in one place share one text."""
+    for (at, height), part in table.groupby([x, y]):
+        names = [short(name) for name in part["category"]]
+        text = ",\n".join(", ".join(names[k : k + 2]) for k in range(0, len(names), 2))
+        ax.annotate(text, (at, height), xytext=(3, 3), textcoords="offset points", fontsize=SMALLEST)

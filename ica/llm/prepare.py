@@ -17,6 +17,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m ica.llm.prepare", description=__doc__.splitlines()[0])
     parser.add_argument("name", help="a name of assets.yml")
     parser.add_argument("--out", type=Path, required=True, help="a JSON file")
+    parser.add_argument("--failure", type=Path, help="a file for what went wrong, for the end of the screen")
     options = parser.parse_args()
     try:
         asset = assets.named(options.name)
@@ -29,6 +30,9 @@ def main() -> int:
         write_json(options.out, facts)
     except (assets.AssetError, ModelError) as error:
         options.out.unlink(missing_ok=True)
+        if options.failure:
+            options.failure.parent.mkdir(parents=True, exist_ok=True)
+            options.failure.write_text(f"Fetching {options.name} failed.\n\n{error}\n", encoding="utf-8")
         print(error, file=sys.stderr)
         return 1
     return 0
