@@ -53,6 +53,8 @@ ax.plot(data["step"], data["error"])
 ax.set(xlabel="step", ylabel="error")
 record.figure("alpha-curve", fig, data, title="A curve of 100% & more_things")
 record.table("alpha-table", data, title="A table", formats={"error": ".1e"})
+said = pd.DataFrame({"said": ["<script>alert(1)</script> & \\\\(x\\\\) {ref}`none` **loud**", "<img src=x onerror=alert(1)>"]})
+record.table("alpha-said", said, title="What a <model> said")
 record.number("alpha-number", 0.125)
 """
 CLAIM_CELLS = {
@@ -69,6 +71,10 @@ The error falls with $t$.
 
 ```{recorded-table} alpha-table
 The errors.
+```
+
+```{recorded-table} alpha-said
+What was said.
 ```
 
 See {numref}`fig-alpha-curve` and {numref}`tab-alpha-table`.

@@ -159,6 +159,14 @@ def test_table_is_set_in_its_formats(built):
     assert (built / "build/book/_tables/alpha/alpha-table.csv").is_file()
 
 
+def test_text_of_a_model_is_shown_and_never_obeyed(built):
+    text = page(built, "notebooks/alpha")
+    table = text[text.index('id="tab-alpha-said"') :].split("</table>")[0]
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; \\(x\\) {ref}`none` **loud**" in table
+    assert "&lt;img src=x onerror=alert(1)&gt;" in table
+    assert "<script" not in table and "<img" not in table and "math" not in table
+
+
 def test_claims_link_to_the_cell_that_recorded_them(built):
     ledger, alpha = page(built, "book/claims"), page(built, "notebooks/alpha")
     assert 'href="../notebooks/alpha.html#claim-alpha-small"' in ledger
