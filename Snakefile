@@ -35,7 +35,7 @@ LOADED = reading.models(ROOT, OVERRIDES)
 LADDER = [shard for model in MODELS for shard in shards.shards("ladder", model)]
 SHARDS = {shard.id: shard for group in [*READ.values(), LADDER] for shard in group}
 READING = shards.code_digest(ROOT) if SHARDS else ""
-DIGESTS = reading.digests(DIGESTS, READ, READING)
+DIGESTS = reading.digests(DIGESTS, READ, LOADED, READING)
 SETTLED = " ".join(f"{name}={value}" for name, value in ENVIRONMENT.items() if "THREADS" not in name)
 
 
@@ -99,6 +99,7 @@ rule read:
     params:
         code=READING,
         shard=lambda wildcards: reading.command(SHARDS[wildcards.shard]),
+        source=lambda wildcards: [reading.content(one) for one in (SHARDS[wildcards.shard].model, SHARDS[wildcards.shard].items)],
         name=lambda wildcards: SHARDS[wildcards.shard].stem,
     priority: 2
     threads: 1
@@ -120,7 +121,7 @@ rule execute:
     input:
         ancient("notebooks/{name}.ipynb"),
         lambda wildcards: [f"build/llm/{shard.id}.json" for shard in READ[wildcards.name]],
-        lambda wildcards: ancient([f"build/assets/{name}.json" for name in LOADED[wildcards.name]]),
+        lambda wildcards: ancient([f"build/assets/{name}.json" for name in LOADED[wildcards.name] if name in assets.table()]),
         lambda wildcards: [f"build/runs/{job.id}/result.json" for job in NEEDED[wildcards.name]],
     output:
         notebook=f"{OUT}/executed/{{name}}.ipynb",

@@ -14,7 +14,7 @@ SOURCE = {"reading_seconds": 1.0, "calls": {"computed": 1}, "peak_gib": 1.0, "co
 
 def of(found: list[dict]) -> Reading:
     model = {"name": "simulated", "sha256": "0" * 64, "parameters": 1, "chat": False}
-    return Reading("live", model, {"source": "none"}, found, [SOURCE])
+    return Reading("live", model, {"source": "none", "sha256": "1"}, found, [SOURCE])
 
 
 def shift_of(reading: list[float], option: int) -> float:
@@ -70,6 +70,12 @@ def test_paired_effects_use_the_items_that_both_have():
     right["accuracy"] += 0.5
     d = effects.paired(right.iloc[:-4], left, "accuracy")
     assert d.estimate == pytest.approx(0.5) and d.n == len(left) - 4 and d.lo == pytest.approx(0.5)
+    left["accuracy"], right["accuracy"] = (
+        0.0,
+        (right["category"] == "Age").astype(float),
+    )  # alike within each category
+    d = effects.paired(right, left, "accuracy")
+    assert d.estimate > 0 > d.lo
     with pytest.raises(ValueError):
         effects.paired(right.iloc[[0, 0]], left, "accuracy")
 
@@ -80,6 +86,26 @@ def test_items_that_all_agree_are_not_certain():
     assert d.estimate == 0 and -0.2 < d.lo < 0 < d.hi < 0.2
     one = effects.over_items(np.ones(8), table["category"].iloc[:8])
     assert one.estimate == one.hi == 1 and 0.4 < one.lo < 1
+
+
+def test_shares_stay_within_their_range():
+    names = effects.firsts(of(records(1, 0, 0)))["category"]
+    d = effects.share(np.zeros(22), names)
+    assert (d.estimate, d.lo) == (0, 0) and 0.1 < d.hi < 0.2
+    d = effects.share(np.full(22, 0.5), names)
+    assert [d.lo, d.estimate, d.hi] == pytest.approx([0.5] * 3)
+
+
+def test_models_are_averaged_for_each_item_and_one_model_counts_once():
+    one, two = (effects.firsts(of(records(2, 0, 0, seed))) for seed in (0, 1))
+    both = effects.averaged([one, two], "accuracy")
+    assert len(both) == len(one)
+    by = both.set_index("id")["accuracy"]
+    expected = (one.set_index("id")["accuracy"] + two.set_index("id")["accuracy"]) / 2
+    assert by.sort_index().tolist() == expected.sort_index().tolist()
+    assert effects.averaged([], "accuracy").empty
+    readings = [of([]), of([])]
+    assert effects.distinct(readings) == readings[1:]
 
 
 def test_signs_have_the_bias_score_as_their_mean():
@@ -148,8 +174,11 @@ def test_the_simulated_model_without_effect_shows_what_each_test_does():
     unequal = (selfcheck.without_effect(60, 0.4) <= 0.05).mean()
     assert equal["plain"] > 0.4 and unequal["plain"] > 0.8
     assert equal["apart"] <= 0.1 and equal["controlled"] <= 0.1 and unequal["controlled"] <= 0.1
-    with pytest.raises(ValueError, match="spread"):
-        selfcheck.without_effect(1, 0.9)
+    sticky = (selfcheck.without_effect(60, 0.4, kept=1.0, items=24) <= 0.05).mean()
+    assert sticky["controlled"] > 0.2  # a control that keeps the first answer is none
+    for wrong in ({"spread": 0.9}, {"spread": 0.1, "kept": 2}):
+        with pytest.raises(ValueError, match="must lie between"):
+            selfcheck.without_effect(1, **wrong)
 
 
 def test_a_real_correlation_is_found_with_the_control():

@@ -94,7 +94,11 @@ def test_dialogues_go_as_they_say(monkeypatch):
     none, again, reminder, *checking, oracle = asked
     first = answers["none"][0]
     assert attacks[0].rule in none[0] and attacks[0].text in none[0]
-    assert again[0].startswith(none[0] + first) and jailbreak.SIMPLY in again[0]
+    assert (
+        again[0].startswith(none[0] + first)
+        and jailbreak.FINAL in again[0]
+        and jailbreak.CHECK not in again[0]
+    )
     assert (
         jailbreak.REMINDER.split("\n")[0] in reminder[0] and first not in reminder[0].split("assistant")[-1]
     )

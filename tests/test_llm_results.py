@@ -23,7 +23,7 @@ def content(shard: shards.Shard, model: str = "one", commit: str = "a") -> dict:
         "category": shard.category,
         "counts": shard.counts,
         "records": own,
-        "provenance": {"commit": commit, "reading_seconds": 30.0, "calls": {"asked": 2, "computed": 1}},
+        "provenance": {"commit": commit, "reading_seconds": 30.0, "calls": {"asked": 2, "computed": 2}},
     }
 
 
@@ -56,6 +56,7 @@ def test_a_missing_shard_is_named_with_its_command(built):
         ({"records": [{"category": "SES"}]}, "records of another category"),
         ({"records": None}, "is damaged"),
         ({"category": None}, "records of another category"),
+        ({"id": "0" * 12}, "is of shard 000000000000, not of"),
     ],
 )
 def test_damaged_results_are_named(built, change, message):
@@ -63,7 +64,7 @@ def test_damaged_results_are_named(built, change, message):
     path = built / f"{shard.id}.json"
     path.write_text(json.dumps(content(shard) | change))
     with pytest.raises(ResultError, match=message):
-        results.read(path)
+        results.read(path, shard)
     path.write_text(path.read_text()[:-9])
     with pytest.raises(ResultError, match="is damaged"):
         results.read(path)
@@ -82,9 +83,10 @@ def test_the_ladder_is_stored_and_read_back(built, tmp_path):
     path = results.store("smollm2", where)
     (reading,) = results.stored(where)
     assert path.name == "smollm2.json" and reading.name == "smollm2" and len(reading.records) == 44
-    (where / "other.json").write_text("[]")
-    with pytest.raises(ResultError, match=r"other.json is damaged"):
-        results.stored(where)
+    for text in ("[]", '{"shards": []}', '{"shards": [{}]}', '{"shards": [3]}'):
+        (where / "other.json").write_text(text)
+        with pytest.raises(ResultError, match=r"other.json is damaged"):
+            results.stored(where)
     assert results.stored(tmp_path / "none") == []
     with pytest.raises(ResultError, match="make ladder MODELS=gemma3-270m"):
         results.store("gemma3-270m", where)

@@ -159,6 +159,8 @@ def main(arguments: list[str] | None = None) -> int:
     root = Path.cwd()
     for name in ("model", "items"):
         if value := getattr(options, name):
+            if Path(value).expanduser().exists():  # notebooks run in a folder of their own
+                value = str(Path(value).expanduser().absolute())
             options.set = f"{options.set} {name}={shlex.quote(value)}".strip()
     try:
         if options.jobs < 1:

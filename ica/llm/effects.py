@@ -11,7 +11,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from ica.llm import conditions
-from ica.llm.metrics import bias_score, signed_interval
+from ica.llm.metrics import bias_score, rate, signed_interval
 from ica.llm.results import Reading
 from ica.llm.statistics import Difference, bootstrap_difference
 
@@ -30,19 +30,38 @@ def title(reading: Reading) -> str:
 
 
 def over_items(values: Float[np.ndarray, " items"], categories: pd.Series) -> Difference:
-    """Mean over items with its interval; ValueError if no category has two items.
+    """Mean of differences over items with its interval; categories of one item are left out.
 
-    Where every item has the same -1, 0 or 1, a resample would too and the bootstrap would claim certainty; the interval is then
-    that of Agresti and Min (`metrics.signed_interval`).
+    Differences of right and wrong (-1, 0, 1) are few and often all alike within a category, where a resample finds no spread: for
+    them the interval is the wider one of the bootstrap's and of Agresti and Min's (`metrics.signed_interval`) at either end.
+
+    Raises:
+        ValueError: no category has two items.
     """
-    names = np.asarray(categories, dtype=str)
-    counted = pd.Series(names).map(pd.Series(names).value_counts()).to_numpy() > 1
-    some = np.asarray(values, dtype=float)[counted]
-    found = bootstrap_difference(some, names[counted])
-    if len(some) and np.ptp(some) == 0 and some[0] in (-1, 0, 1):
+    some, names = _counted(values, categories)
+    found = bootstrap_difference(some, names)
+    if np.isin(some, (-1, 0, 1)).all():
         lo, hi = signed_interval(int((some > 0).sum()), int((some < 0).sum()), len(some), 0.95)
-        return Difference(found.estimate, min(lo, found.estimate), max(hi, found.estimate), found.n)
+        return Difference(found.estimate, min(lo, found.lo), max(hi, found.hi), found.n)
     return found
+
+
+def share(values: Float[np.ndarray, " items"], categories: pd.Series) -> Difference:
+    """Mean over items of what lies from 0 to 1: a share with Wilson's interval; of expectations the bootstrap's, within 0 to 1."""
+    values = np.asarray(values, dtype=float)
+    if np.isin(values, (0, 1)).all():
+        found = rate(values > 0.5)
+        return Difference(found.estimate, found.lo, found.hi, found.n)
+    found = bootstrap_difference(*_counted(values, categories))
+    mean = float(values.mean())
+    return Difference(mean, max(0.0, min(mean, found.lo)), min(1.0, max(mean, found.hi)), len(values))
+
+
+def _counted(values: Float[np.ndarray, " items"], categories: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Values and categories without the items that are alone in their category."""
+    names = np.asarray(categories, dtype=str)
+    several = pd.Series(names).map(pd.Series(names).value_counts()).to_numpy() > 1
+    return np.asarray(values, dtype=float)[several], names[several]
 
 
 def paired(after: pd.DataFrame, before: pd.DataFrame, column: str) -> Difference:
@@ -54,6 +73,24 @@ def paired(after: pd.DataFrame, before: pd.DataFrame, column: str) -> Difference
 def part(found: Difference) -> dict:
     """As the parts of a claim are given."""
     return {"value": found.estimate, "interval": (found.lo, found.hi), "n": found.n}
+
+
+def distinct(readings: Sequence[Reading]) -> list[Reading]:
+    """The readings without those whose weights and items stand once more later in the list, as the live model in the ladder."""
+    keys = [(one.model["sha256"], one.items["sha256"]) for one in readings]
+    return [one for k, one in enumerate(readings) if keys[k] not in keys[k + 1 :]]
+
+
+def averaged(tables: Sequence[pd.DataFrame], column: str) -> pd.DataFrame:
+    """Mean of `column` over models for each item: models read the same items, so an item counts once."""
+    if not tables:
+        return pd.DataFrame({"id": [], "category": [], column: []})
+    return pd.concat(tables).groupby(["id", "category"], as_index=False)[column].mean()
+
+
+def text(value: float | None, spec: str = ".2f") -> str:
+    """A number for the prose; "not read" where there is none."""
+    return "not read" if value is None or np.isnan(value) else format(value, spec)
 
 
 def firsts(reading: Reading) -> pd.DataFrame:
@@ -109,7 +146,7 @@ def main_table(readings: Sequence[Reading]) -> pd.DataFrame:
         tables |= {name: by_critic(reading, name) for name in conditions.VERBAL}
         tables |= {name: by_critic(reading, name) for name in ("random-0.5", "random-1")}
         for name, table in tables.items():
-            accuracy = over_items(table["accuracy"].to_numpy(), table["category"])
+            accuracy = share(table["accuracy"].to_numpy(), table["category"])
             dis, amb = (table[table["condition"] == kind] for kind in ("disambiguated", "ambiguous"))
             coin = name.startswith("random")
             rows.append(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ica.house.provenance import project_root, write_json
 from ica.llm.shards import SCHEMA, Shard, folder, ladder, shards, slug
+from ica.llm.workflow import command
 
 FIELDS = ("schema", "scale", "id", "model", "items", "category", "counts", "records", "provenance")
 
@@ -39,36 +40,46 @@ class Reading:
 
     @property
     def rate(self) -> float:
-        """Items a minute while the model was read, all blocks together; NaN where all came from the cache."""
-        seconds = sum(one["reading_seconds"] for one in self.provenance if one["calls"]["computed"])
-        return 60 * len(self.records) / seconds if seconds else float("nan")
+        """Items a minute, all blocks together, of the shards that took no answer from the cache; NaN if there is none."""
+        whole = [one for one in self.provenance if one["calls"]["computed"] == one["calls"]["asked"]]
+        seconds = sum(one["reading_seconds"] for one in whole)
+        return 60 * sum(one["items"] for one in whole) / seconds if seconds else float("nan")
 
 
-def read(path: Path) -> dict:
-    """One result file.
+def read(path: Path, shard: Shard | None = None) -> dict:
+    """One result file, which must be of this shard if one is given.
 
     Raises:
-        ResultError: it is missing or damaged, of another version of the format, or its id is not that of its fields.
+        ResultError: it is missing or damaged, of another version of the format, or of another shard.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if missing := [name for name in FIELDS if name not in content]:
-            raise ResultError(f"result {path} is damaged: {missing[0]} is missing")
-        if content["schema"] != SCHEMA:
-            raise ResultError(f"result {path} has format {content['schema']!r}; accepted: {SCHEMA}")
-        own = [
-            record["category"] == content["category"] and "core" in record for record in content["records"]
-        ]
+        content = checked(json.loads(path.read_text(encoding="utf-8")), path)
     except FileNotFoundError as error:
         raise ResultError(f"result {path} is missing") from error
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, ValueError) as error:
         if isinstance(error, ResultError):
             raise
         raise ResultError(f"result {path} is damaged ({type(error).__name__}: {error})") from error
+    if shard and content["id"] != shard.id:
+        raise ResultError(f"result {path} is of shard {content['id']}, not of {shard.id}")
+    return content
+
+
+def checked(content: object, path: Path) -> dict:
+    """What a file holds of one shard, every field there and of this format; ResultError naming the file if not."""
+    if not isinstance(content, dict) or (missing := [name for name in FIELDS if name not in content]):
+        what = f"{missing[0]} is missing" if isinstance(content, dict) else "it is no JSON object"
+        raise ResultError(f"result {path} is damaged: {what}")
+    if content["schema"] != SCHEMA:
+        raise ResultError(f"result {path} has format {content['schema']!r}; accepted: {SCHEMA}")
+    try:
+        own = [
+            record["category"] == content["category"] and "core" in record for record in content["records"]
+        ]
+    except (TypeError, KeyError) as error:
+        raise ResultError(f"result {path} is damaged ({type(error).__name__}: {error})") from error
     if not all(own):
-        raise ResultError(
-            f"result {path} is damaged: it holds records of another category, or without a core block"
-        )
+        raise ResultError(f"result {path} is damaged: records of another category, or without a core block")
     return content
 
 
@@ -83,12 +94,8 @@ def merged(parts: list[dict]) -> Reading:
                     f"{part['category']} {part[name]}"
                 )
     records = [record for part in parts for record in part["records"]]
-    provenance = [one for part in parts for one in _sources(part)]
+    provenance = [part["provenance"] | {"items": len(part["records"])} for part in parts]
     return Reading(first["scale"], first["model"], first["items"], records, provenance)
-
-
-def _sources(part: dict) -> list[dict]:
-    return part["provenance"] if isinstance(part["provenance"], list) else [part["provenance"]]
 
 
 def path_of(shard: Shard) -> Path:
@@ -107,9 +114,9 @@ def live(model: str, items: str = "bbq") -> Reading:
         if not path_of(shard).is_file():
             raise ResultError(
                 f"shard {shard.stem} is not there: {path_of(shard)} is missing; "
-                f"`python -m ica.llm.measure live {model} {shard.category}` makes it"
+                f"`python -m ica.llm.measure {command(shard)}` makes it"
             )
-        parts.append(read(path_of(shard)))
+        parts.append(read(path_of(shard), shard))
     return merged(parts)
 
 
@@ -123,7 +130,11 @@ def stored(where: Path | None = None) -> list[Reading]:
     found = {}
     for path in sorted(where.glob("*.json")):
         try:
-            parts = json.loads(path.read_text(encoding="utf-8"))["shards"]
+            parts = [checked(one, path) for one in json.loads(path.read_text(encoding="utf-8"))["shards"]]
+            if not parts:
+                raise ValueError("no shard in it")
+        except ResultError:
+            raise
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ResultError(f"result {path} is damaged ({type(error).__name__}: {error})") from error
         reading = merged(parts)
@@ -138,7 +149,7 @@ def store(model: str, where: Path | None = None) -> Path:
         ResultError: none is there, or one is damaged.
     """
     where = where or (project_root() or Path.cwd()) / "results" / "llm"
-    parts = [read(path_of(shard)) for shard in shards("ladder", model) if path_of(shard).is_file()]
+    parts = [read(path_of(shard), shard) for shard in shards("ladder", model) if path_of(shard).is_file()]
     if not parts:
         raise ResultError(f"no shard of {model} is there; `make ladder MODELS={model}` reads them")
     merged(parts)

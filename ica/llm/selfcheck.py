@@ -14,9 +14,9 @@ LEAST = 4
 
 
 def balanced(table: pd.DataFrame, draws: int = 2000, seed: int = 0) -> Difference:
-    """Mean of the agreement on right and on wrong answers, with a bootstrap interval over items within category.
+    r"""Mean of the agreement on right and on wrong answers, with a bootstrap interval over items within category.
 
-    0.5 if all answers are right or all are wrong (then nothing can be told), also in a resample.
+    Resamples are spread by $\sqrt{n / (n - 1)}$ about the estimate, with n the mean number of items in a category. 0.5 if all answers are right or all are wrong (then nothing can be told), also in a resample.
 
     Args:
         table: one row an item with `verdict`, `right` (both true or false) and `category`, as `effects.firsts` gives.
@@ -34,8 +34,10 @@ def balanced(table: pd.DataFrame, draws: int = 2000, seed: int = 0) -> Differenc
         both = right.any(-1) & (~right).any(-1)
         return np.where(both, sum(kinds) / 2, 0.5)
 
-    lo, hi = np.quantile(even(verdict[picks], right[picks]), [0.025, 0.975])
-    return Difference(float(even(verdict, right)), float(lo), float(hi), len(table))
+    estimate, size = float(even(verdict, right)), max(2.0, len(table) / len(groups))
+    spread = (even(verdict[picks], right[picks]) - estimate) * np.sqrt(size / (size - 1))
+    lo, hi = np.clip(estimate + np.quantile(spread, [0.025, 0.975]), 0, 1)
+    return Difference(estimate, float(lo), float(hi), len(table))
 
 
 def _items(reading: Reading) -> pd.DataFrame:
@@ -54,9 +56,11 @@ def _items(reading: Reading) -> pd.DataFrame:
 
 
 def over_categories(reading: Reading) -> pd.DataFrame:
-    """Self-check accuracy (Wilson) and gain (bootstrap) of each category with their 95 % intervals."""
+    """Self-check accuracy (Wilson) and gain of each category of two items or more, with their 95 % intervals."""
     rows = []
     for category, part in _items(reading).groupby("category"):
+        if len(part) < 2:
+            continue
         check, gain = (
             rate(part["check"].to_numpy() > 0.5),
             effects.over_items(part["gain"].to_numpy(), part["category"]),
@@ -84,15 +88,17 @@ def correlation(reading: Reading, gain: str = "gain") -> Correlation:
 
 
 def without_effect(
-    runs: int, spread: float, items: int = 8, categories: int = 11, seed: int = 0
+    runs: int, spread: float, kept: float = 0.0, items: int = 8, categories: int = 11, seed: int = 0
 ) -> pd.DataFrame:
     """p values of a model that calls every answer wrong and answers again at random, over simulated runs.
 
     First answers are right with a probability of 1/2, in categories of unequal difficulty with one drawn uniformly within
-    `spread` of it; a second answer is right in a third of the cases, whatever came before, and so is the control's.
+    `spread` of it; a second answer is right in a third of the cases, whatever came before, and so is the control's, but for a
+    share `kept` of items in which the control keeps the first answer.
 
     Args:
         spread: from 0 (all categories alike) to 0.5.
+        kept: from 0 (the control is independent of the first answer) to 1.
 
     Returns:
         Columns plain (permutation test on the same items), apart (on disjoint halves), controlled (on disjoint halves, the gain
@@ -101,12 +107,15 @@ def without_effect(
     checks.whole("runs", runs, 1)
     if not 0 <= spread <= 0.5:
         raise ValueError(f"spread must lie between 0 and 0.5, got {spread!r}")
+    if not 0 <= kept <= 1:
+        raise ValueError(f"kept must lie between 0 and 1, got {kept!r}")
     rng, rows = np.random.default_rng(seed), []
     strata = np.repeat(np.arange(categories), items)
     for run in range(runs):
         easy = np.repeat(rng.uniform(0.5 - spread, 0.5 + spread, categories), items)
         first = rng.random(len(strata)) < easy
         second, control = (rng.random(len(strata)) < 1 / 3 for _ in range(2))
+        control = np.where(rng.random(len(strata)) < kept, first, control)
         check, gain = (~first).astype(float), second.astype(float) - first
         means = [np.array([v[strata == k].mean() for k in range(categories)]) for v in (check, gain)]
         options = {"splits": 11, "draws": 400, "seed": run}

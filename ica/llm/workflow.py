@@ -4,11 +4,14 @@ import hashlib
 import json
 import shlex
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from ica.house import notebooks
 from ica.llm import assets
 from ica.llm.shards import Shard, ladder, shards
+
+READ = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "**/*.jsonl", "**/*.csv")
 
 
 def needed(root: Path, overrides: Mapping[str, notebooks.Parameters]) -> dict[str, list[Shard]]:
@@ -32,24 +35,26 @@ def needed(root: Path, overrides: Mapping[str, notebooks.Parameters]) -> dict[st
 
 
 def models(root: Path, overrides: Mapping[str, notebooks.Parameters]) -> dict[str, list[str]]:
-    """For each notebook the asset that its parameter `model` names, if it declares one and the table holds it."""
+    """For each notebook the model that its parameter `model` names, if it declares one."""
     found = {}
     for name, changes in overrides.items():
         values = {**notebooks.declared(notebooks.read(root, name), name), **changes}
-        found[name] = [one for one in [values.get("model")] if one in assets.table()]
+        found[name] = [values["model"]] if "model" in values else []
     return found
 
 
-def digests(own: Mapping[str, str], wanted: Mapping[str, list[Shard]], code: str) -> dict[str, str]:
-    """The notebooks' digests, with the shards that they read and the code that reads those."""
-    return {
-        name: hashlib.sha256(
-            json.dumps([digest, code, [one.id for one in wanted[name]]]).encode()
-        ).hexdigest()
-        if wanted[name]
-        else digest
-        for name, digest in own.items()
-    }
+def digests(
+    own: Mapping[str, str], wanted: Mapping[str, list[Shard]], loaded: Mapping[str, list[str]], code: str
+) -> dict[str, str]:
+    """The notebooks' digests, with their model, the shards that they read, what is read there, and the code that reads it."""
+    found = {}
+    for name, digest in own.items():
+        read = [[one.id, content(one.model), content(one.items)] for one in wanted[name]]
+        parts = [digest, code if read else "", read, [content(model) for model in loaded[name]]]
+        found[name] = (
+            hashlib.sha256(json.dumps(parts).encode()).hexdigest() if read or loaded[name] else digest
+        )
+    return found
 
 
 def to_store(models: str) -> list[str]:
@@ -63,6 +68,19 @@ def to_store(models: str) -> list[str]:
 def assets_of(shard: Shard) -> list[str]:
     """The assets that must be there before a shard is read: those of its model and items that the table holds."""
     return [name for name in dict.fromkeys((shard.model, shard.items)) if name in assets.table()]
+
+
+@cache
+def content(source: str) -> str:
+    """SHA-256 of what a user's model or items hold; of an asset the one that the table says, of a hub id its name's."""
+    if source in assets.table():
+        return assets.table()[source].sha256
+    path = Path(source).expanduser()
+    if path.is_file():
+        return assets.sha256(path)
+    files = sorted(one for pattern in READ for one in path.glob(pattern)) if path.is_dir() else []
+    lines = "".join(f"{assets.sha256(one)}  {one.name}\n" for one in files)
+    return hashlib.sha256((lines or source).encode()).hexdigest()
 
 
 def command(shard: Shard) -> str:
