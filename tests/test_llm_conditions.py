@@ -176,7 +176,7 @@ def test_the_simulated_model_without_effect_shows_what_each_test_does():
     assert equal["apart"] <= 0.1 and equal["controlled"] <= 0.1 and unequal["controlled"] <= 0.1
     sticky = (selfcheck.without_effect(60, 0.4, kept=1.0, items=24) <= 0.05).mean()
     assert sticky["controlled"] > 0.2  # a control that keeps the first answer is none
-    for wrong in ({"spread": 0.9}, {"spread": 0.1, "kept": 2}):
+    for wrong in ({"spread": 0.9}, {"spread": 0.1, "kept": 2.0}):
         with pytest.raises(ValueError, match="must lie between"):
             selfcheck.without_effect(1, **wrong)
 

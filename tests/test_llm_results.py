@@ -6,7 +6,7 @@ import pytest
 from llm_items import records
 
 from ica.house import notebooks
-from ica.llm import results, shards, workflow
+from ica.llm import assets, results, shards, workflow
 from ica.llm.results import ResultError
 
 ROOT = shards.ROOT
@@ -109,15 +109,26 @@ def test_a_build_asks_for_the_shards_of_its_notebooks():
     assert {one.id for one in other["llm_bbq"]}.isdisjoint(one.id for one in wanted["llm_bbq"])
     assert workflow.assets_of(wanted["llm_bbq"][0]) == ["smollm2", "bbq"]
     assert workflow.assets_of(other["llm_bbq"][0]) == ["bbq"]
-    assert workflow.models(ROOT, overrides)["llm_jailbreak"] == ["smollm2"]
-    before = {name: "digest" for name in wanted}
-    after = workflow.digests(before, wanted, "code")
-    assert (
-        after["alignment"]
-        == "digest"
-        != after["llm_bbq"]
-        != workflow.digests(before, wanted, "other")["llm_bbq"]
-    )
+    loaded = workflow.models(ROOT, overrides)
+    assert loaded["llm_jailbreak"] == ["smollm2"] and loaded["alignment"] == []
+    before = dict.fromkeys(wanted, "digest")
+    after, later = (workflow.digests(before, wanted, loaded, code) for code in ("code", "other"))
+    assert after["alignment"] == "digest" != after["llm_bbq"] != later["llm_bbq"]
+
+
+def test_digests_follow_what_a_model_and_items_hold(tmp_path):
+    file, folder = tmp_path / "model.gguf", tmp_path / "folder"
+    file.write_bytes(b"one")
+    folder.mkdir()
+    (folder / "Age.jsonl").write_text("one")
+    sources = (str(file), str(folder), "owner/name", "smollm2")
+    before = [workflow.content(one) for one in sources]
+    file.write_bytes(b"two")
+    (folder / "Age.jsonl").write_text("two")
+    workflow.content.cache_clear()
+    after = [workflow.content(one) for one in sources]
+    assert [a == b for a, b in zip(before, after, strict=True)] == [False, False, True, True]
+    assert after[3] == assets.table()["smollm2"].sha256
 
 
 def test_commands_quote_what_a_user_gives():
