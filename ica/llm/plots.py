@@ -68,6 +68,5 @@ def rows(
 def named_points(ax: Axes, table: pd.DataFrame, x: str, y: str) -> None:
     """Write the category beside each point; points in one place share one text."""
     for (at, height), part in table.groupby([x, y]):
-        names = [short(name) for name in part["category"]]
-        text = ",\n".join(", ".join(names[k : k + 2]) for k in range(0, len(names), 2))
+        text = ",\n".join(short(name) for name in part["category"])
         ax.annotate(text, (at, height), xytext=(3, 3), textcoords="offset points", fontsize=SMALLEST)
