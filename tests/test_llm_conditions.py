@@ -103,7 +103,10 @@ def test_models_are_averaged_for_each_item_and_one_model_counts_once():
     by = both.set_index("id")["accuracy"]
     expected = (one.set_index("id")["accuracy"] + two.set_index("id")["accuracy"]) / 2
     assert by.sort_index().tolist() == expected.sort_index().tolist()
-    assert effects.averaged([], "accuracy").empty
+    assert effects.averaged([], "accuracy").empty and effects.pooled([], [], "accuracy") is None
+    better = [t.assign(accuracy=t["accuracy"] + 0.5) for t in (one, two)]
+    found = effects.pooled(better, [one, two], "accuracy")
+    assert found["value"] == pytest.approx(0.5) and found["n"] == len(one)
     readings = [of([]), of([])]
     assert effects.distinct(readings) == readings[1:]
 
@@ -167,6 +170,14 @@ def test_balanced_is_one_half_for_a_judge_of_one_word():
         d = selfcheck.balanced(table.assign(verdict=verdict))
         assert (d.estimate, d.lo, d.hi) == (0.5, 0.5, 0.5)
     assert selfcheck.balanced(table.assign(verdict=table["right"])).estimate == 1.0
+
+
+def test_the_table_of_self_checks_says_what_each_model_does():
+    table = selfcheck.accuracy_table([of(records(4, 0, 0))])
+    (row,) = table.to_dict("records")
+    first = effects.firsts(of(records(4, 0, 0)))
+    assert row["agreement"] == pytest.approx((first["verdict"] == first["right"]).mean())
+    assert row["called wrong"] == pytest.approx(1 - first["verdict"].mean()) and row["items"] == len(first)
 
 
 def test_the_simulated_model_without_effect_shows_what_each_test_does():

@@ -88,6 +88,13 @@ def averaged(tables: Sequence[pd.DataFrame], column: str) -> pd.DataFrame:
     return pd.concat(tables).groupby(["id", "category"], as_index=False)[column].mean()
 
 
+def pooled(after: Sequence[pd.DataFrame], before: Sequence[pd.DataFrame], column: str) -> dict | None:
+    """Mean over models of the paired differences, each item once, as a claim takes it; None where nothing was read."""
+    if not after or averaged(after, column).empty:
+        return None
+    return part(paired(averaged(after, column), averaged(before, column), column))
+
+
 def text(value: float | None, spec: str = ".2f") -> str:
     """A number for the prose; "not read" where there is none."""
     return "not read" if value is None or np.isnan(value) else format(value, spec)

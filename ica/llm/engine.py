@@ -14,9 +14,8 @@ from ica.llm.cache import CallCache, call_key
 from ica.llm.generation import Generated, greedy
 from ica.llm.models import LanguageModel
 from ica.llm.prefixes import LEAST, SLOTS, Prefix, Tokens, computed
-from ica.llm.scoring import Request, Scores, score
+from ica.llm.scoring import ROOM, Request, Scores, score
 
-KEPT = 16  # anchors between calls
 RULES = 2  # to be raised when the same call would give other numbers for a reason that no setting shows
 
 
@@ -106,6 +105,10 @@ class Engine:
                 before = [known[one] for one in above]
                 found = computed(self.model, [key[-1]], before, self.slots, self.least)[key[-1]]
             known[text] = self._anchors[key] = found
-        while len(self._anchors) > len(chains) and len(self._anchors) > KEPT:
+        while len(self._anchors) > len(chains) and self._held() > ROOM * self.slots:
             del self._anchors[next(iter(self._anchors))]
         return list(known.values())
+
+    def _held(self) -> int:
+        """Tokens of the anchors that are kept."""
+        return sum(len(key[-1]) for key in self._anchors)

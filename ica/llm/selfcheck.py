@@ -1,12 +1,14 @@
 """Self-check accuracy and its correlation with the gain, over categories; and a model without an effect to test the test."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
 from ica import checks
 from ica.llm import effects
 from ica.llm.correlation import Correlation, correlation_over_categories, permutation_p
-from ica.llm.metrics import rate
+from ica.llm.metrics import rate, self_check
 from ica.llm.results import Reading
 from ica.llm.statistics import Difference
 
@@ -38,6 +40,32 @@ def balanced(table: pd.DataFrame, draws: int = 2000, seed: int = 0) -> Differenc
     spread = (even(verdict[picks], right[picks]) - estimate) * np.sqrt(size / (size - 1))
     lo, hi = np.clip(estimate + np.quantile(spread, [0.025, 0.975]), 0, 1)
     return Difference(estimate, float(lo), float(hi), len(table))
+
+
+def accuracy_table(readings: Sequence[Reading]) -> pd.DataFrame:
+    """How well each model judges its first answers.
+
+    Columns: model, items, agreement of its verdicts with the truth (Wilson 95 % lo, hi), called wrong (share), balanced
+    (`balanced`, with its interval), and relative: agreement of the verdict "no other option is more right".
+    """
+    rows = []
+    for reading in readings:
+        table, name = effects.firsts(reading), effects.title(reading)
+        check = self_check(table["verdict"].to_numpy(dtype=int), table["right"].to_numpy(dtype=bool))
+        even, agrees = balanced(table), check.agreement
+        relative = (table["relative"] == table["right"]).mean()
+        row = (
+            agrees.estimate,
+            agrees.lo,
+            agrees.hi,
+            check.called_wrong.estimate,
+            even.estimate,
+            even.lo,
+            even.hi,
+        )
+        rows.append((name, len(table), *row, relative))
+    shares = ["agreement", "lo", "hi", "called wrong", "balanced", "balanced lo", "balanced hi", "relative"]
+    return pd.DataFrame(rows, columns=["model", "items", *shares])
 
 
 def _items(reading: Reading) -> pd.DataFrame:
