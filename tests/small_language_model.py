@@ -9,6 +9,8 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     PreTrainedTokenizerFast,
 )
 
@@ -20,7 +22,7 @@ TEMPLATE = (
     "{{ '<s>' + m['role'] + '\n' + m['content'] + '</s>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<s>assistant\n' }}{% endif %}"
 )
-KINDS = ("llama", "gpt2", "gemma3")
+KINDS = ("llama", "gpt2", "gemma3", "mistral")
 
 
 def tokenizer(start: bool = False, chat: bool = True) -> PreTrainedTokenizerFast:
@@ -39,7 +41,7 @@ def tokenizer(start: bool = False, chat: bool = True) -> PreTrainedTokenizerFast
 
 
 def network(kind: str, places: int = 256, seed: int = 0):
-    """A model of two layers; gemma3 has one layer with a sliding window of 8 tokens and one without."""
+    """A model of two layers; mistral has a sliding window of 8 tokens, gemma3 in one layer of the two."""
     torch.manual_seed(seed)
     sizes = {"vocab_size": 2 + 256 + len(MERGES), "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
     llama = {
@@ -57,6 +59,8 @@ def network(kind: str, places: int = 256, seed: int = 0):
     elif kind == "gpt2":
         shape = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": places, "initializer_range": 0.3}
         made = GPT2LMHeadModel(GPT2Config(**sizes, **shape))
+    elif kind == "mistral":
+        made = MistralForCausalLM(MistralConfig(**sizes, **llama, sliding_window=8))
     else:
         layers = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]}
         made = Gemma3ForCausalLM(Gemma3TextConfig(**sizes, **llama, **layers))

@@ -55,7 +55,7 @@ CALLS = 40
 
 def run(model, cache: CallCache | None) -> tuple[list, Engine]:
     """A protocol of dependent calls: what is asked next depends on the answer before."""
-    engine, found = Engine(model, cache, least=4), []
+    engine, found = Engine(model, cache, width=64), []
     for n in range(CALLS):
         item = f"the thing {n} is " * 6
         scores = engine.score([Request(item, (" A", " the", " er ing"))], anchors=[item])[0]
@@ -169,7 +169,7 @@ def test_whatever_determines_an_answer_is_in_the_key(tmp_path):
     assert len(keys) == 16 and digest({"b": 1, "a": 2}) == digest({"a": 2, "b": 1})
     model, cache = language_model(), CallCache(tmp_path)
     asked = [Request("the thing", (" A",))]
-    for engine in (Engine(model, cache), Engine(model, cache, slots=64), Engine(model, cache, least=2)):
+    for engine in (Engine(model, cache), Engine(model, cache, slots=64), Engine(model, cache, width=2)):
         engine.score(asked)
         engine.score(asked, anchors=["the"])
         engine.generate(["the thing"], 2)
@@ -192,11 +192,11 @@ def test_prompts_are_not_kept(tmp_path):
 
 def test_anchors_are_kept_within_bounds_and_change_nothing():
     model = language_model()
-    engine = Engine(model, slots=32, least=2)
+    engine = Engine(model, width=20, room=64)
     for n in range(10):
         item = f"item {n} " * 4
         asked = [Request(item + "the", (" A", " the er"))]
         (found,), (plain,) = engine.score(asked, anchors=[item]), Engine(model).score(asked)
         for a, b in zip(found.tokens, plain.tokens, strict=True):
             assert a == pytest.approx(b, abs=1e-4)
-    assert 0 < sum(len(key[-1]) for key in engine._anchors) <= 64
+    assert 0 < engine._held() <= 64

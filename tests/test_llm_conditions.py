@@ -9,7 +9,7 @@ from ica.llm import conditions, effects, selfcheck
 from ica.llm.readings import rated
 from ica.llm.results import Reading
 
-SOURCE = {"reading_seconds": 1.0, "calls": {"computed": 1}, "peak_gib": 1.0, "commit": "a", "dirty": False, "hardware": {"cpu": "b"}}  # fmt: skip
+SOURCE = {"calls": {"computed": 1, "seconds": 1.0}, "peak_gib": 1.0, "commit": "a", "dirty": False, "hardware": {"cpu": "b"}}  # fmt: skip
 
 
 def of(found: list[dict]) -> Reading:

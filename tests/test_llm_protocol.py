@@ -95,15 +95,29 @@ def test_leads_are_worked_questions_about_things(form):
 
 def test_demonstrations_are_balanced():
     table = yaml.safe_load(prompts.DEMONSTRATIONS.read_text())
-    unknown = ["not enough information", "cannot be determined", "unknown", "not known"]
-    right = [row["options"][row["right"]].lower() in unknown for row in table]
-    assert sum(right) * 2 == len(table)
+    unknown = [
+        "not enough information",
+        "cannot be determined",
+        "unknown",
+        "not known",
+        "not stated",
+        "cannot be known",
+    ]
+    for verdict in prompts.VERDICTS:  # in each verdict's, the unknown option is right in half
+        right = [
+            row["options"][row["right"]].lower() in unknown for row in table if row["verdict"] == verdict
+        ]
+        assert sum(right) * 2 == len(right) > 0
+    tried = [row["tried"] for row in table if row["verdict"] == "unchecked"]
+    assert tried.count("right") == tried.count("wrong") == len(tried) / 2
+    assert all(row["tried"] == row["verdict"] for row in table if row["verdict"] != "unchecked")
     lead = prompts.lead("verdict")
-    assert [lead.count(f"Verdict: {word}\n") for word in prompts.VERDICTS] == [2, 1, 1]
     for (
         demo
     ) in prompts.demonstrations():  # a right attempt is kept, any other is replaced by the right option
-        assert f"Final answer: {demo.options[demo.right]}\n" in lead and demo.right != demo.wrong
+        shown = demo.options[demo.right if demo.tried == "right" else demo.wrong]
+        told = f"Attempt: {shown}\nVerdict: {demo.verdict}\nFinal answer: {demo.options[demo.right]}\n"
+        assert told in lead and demo.right != demo.wrong
 
 
 def test_noise_replaces_scores_as_it_says():

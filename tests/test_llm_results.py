@@ -23,7 +23,7 @@ def content(shard: shards.Shard, model: str = "one", commit: str = "a") -> dict:
         "category": shard.category,
         "counts": shard.counts,
         "records": own,
-        "provenance": {"commit": commit, "reading_seconds": 30.0, "calls": {"asked": 2, "computed": 2}},
+        "provenance": {"commit": commit, "calls": {"asked": 2, "computed": 2, "seconds": 30.0}},
     }
 
 

@@ -1,4 +1,4 @@
-"""The engine against plain passes: batches, padding and shared beginnings change nothing but the time."""
+"""The engine against plain passes: trees, their passes and known beginnings change nothing but the time."""
 
 import pytest
 import torch
@@ -6,17 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_language_model import KINDS, language_model
 
-from ica.llm import prefixes
-from ica.llm.generation import greedy
-from ica.llm.prefixes import Prefix, batches, computed, portions
+from ica.llm.generation import batches, greedy
+from ica.llm.models import ModelError
 from ica.llm.scoring import (
     Request,
     boundary_agrees,
     log_probabilities,
-    picked,
     plain_log_probabilities,
+    probe,
     score,
 )
+from ica.llm.trees import Prefix, Tree, computed, masks, picked, portions
 
 MODELS = {(kind, start): language_model(kind, start) for kind in KINDS for start in (False, True)}
 PIECES = ["the ", "thing", " A", "er", "é", "</s>", "\n", " the the the answer is ", "0123456789" * 3]
@@ -44,15 +44,19 @@ def close(found, expected) -> bool:
 @given(
     which=st.sampled_from(sorted(MODELS)),
     asked=texts(),
-    slots=st.sampled_from([1, 40, 200, 4096]),
-    least=st.sampled_from([1, 4, 1000]),
-    anchored=st.booleans(),
+    width=st.sampled_from([1, 7, 40, 256]),
+    room=st.sampled_from([1, 60, 8192]),
+    anchored=st.integers(0, 3),
 )
-def test_scores_equal_plain_passes(which, asked, slots, least, anchored):
+def test_scores_equal_plain_passes(which, asked, width, room, anchored):
     model, asked = MODELS[which], [Request(*pair) for pair in asked]
-    anchor = tuple(model.context_tokens(asked[0].context))
-    known = list(computed(model, [anchor]).values()) if anchored else []
-    found = score(model, asked, known, slots, least)
+    anchors = [
+        tuple(model.context_tokens(one.context + one.continuations[0] * (anchored > 2)))
+        for one in asked[:anchored]
+    ]
+    known = list(computed(model, anchors[:1]).values())
+    known += list(computed(model, anchors[1:], known, width).values())
+    found = score(model, asked, known, width, room)
     for request, scores in zip(asked, found, strict=True):
         assert close(scores, plain_log_probabilities(model, request.context, request.continuations))
 
@@ -62,12 +66,13 @@ def test_scores_equal_plain_passes(which, asked, slots, least, anchored):
     which=st.sampled_from(sorted(MODELS)),
     asked=texts(),
     slots=st.sampled_from([1, 60, 4096]),
+    width=st.sampled_from([3, 256]),
     new_tokens=st.integers(1, 12),
 )
-def test_greedy_equals_generate(which, asked, slots, new_tokens):
+def test_greedy_equals_generate(which, asked, slots, width, new_tokens):
     model = MODELS[which]
     prompts = [context for context, _ in asked]
-    found = greedy(model, prompts, new_tokens, slots=slots, least=2)
+    found = greedy(model, prompts, new_tokens, width=width, room=100, slots=slots)
     for prompt, one in zip(prompts, found, strict=True):
         ids = torch.tensor([model.context_tokens(prompt)])
         expected = model.network.generate(
@@ -86,25 +91,54 @@ def test_rows_that_end_leave_the_batch_and_the_others_go_on():
 
 def test_a_shared_beginning_is_read_once(monkeypatch):
     model, read = MODELS["llama", False], []
-    plain = prefixes.forward
+    plain = model.network.forward
 
-    def counting(model, prefixes, new, keep):
-        read.append(sum(map(len, new)))
-        return plain(model, prefixes, new, keep)
+    def counting(input_ids, **options):
+        read.append(input_ids.shape[1])
+        return plain(input_ids=input_ids, **options)
 
-    monkeypatch.setattr(prefixes, "forward", counting)
-    monkeypatch.setattr("ica.llm.scoring.forward", counting)
+    monkeypatch.setattr(model.network, "forward", counting)
     item = "0123456789" * 10
     asked = [Request(item + branch * 20, (" A", " B")) for branch in "abcde"]
-    score(model, asked)
-    assert (
-        sum(read) == 100 + 5 * 19 + 5 * 2
-    )  # the item, the branches, their last token with the one that begins ' B'
+    score(
+        model, asked
+    )  # the item, the branches, and the space of " B"; " A" is one token and follows the branch
+    assert sum(read) == 100 + 5 * 20 + 5 and max(read) <= 256
     read.clear()
     anchor = list(computed(model, [tuple(model.context_tokens(item))]).values())
     assert sum(read) == 100
     score(model, asked, anchor)
-    assert sum(read) == 100 + 5 * 19 + 5 * 2
+    assert sum(read) == 100 + 5 * 20 + 5
+    read.clear()
+    score(model, asked, anchor, width=10)
+    assert sum(read) == 5 * 20 + 5 and max(read) == 10
+
+
+def test_a_model_that_ignores_the_mask_is_refused(monkeypatch):
+    model = language_model("llama")
+    probe(model)
+    monkeypatch.setattr("ica.llm.trees.masks", lambda *_: None)
+    with pytest.raises(ModelError, match="small llama of type llama cannot be read here.*differ by"):
+        probe(model)
+
+
+def test_a_window_is_kept_whichever_way_the_model_names_it():
+    sees, distance = torch.ones(1, 3, dtype=torch.bool), torch.tensor([[9, 8, 7]])
+    shut = [[False, False, True]]
+    gemma = masks(language_model("gemma3"), sees, distance)
+    assert (gemma["sliding_attention"][0, 0] == 0).tolist() == shut
+    assert (gemma["full_attention"] == 0).all() and (
+        masks(language_model("llama"), sees, distance) == 0
+    ).all()
+    assert (masks(language_model("mistral"), sees, distance)[0, 0] == 0).tolist() == shut
+
+
+def test_a_node_that_was_read_gives_no_logits_again():
+    tree = Tree(MODELS["llama", False])
+    path = tree.grow((5, 6, 7))
+    assert len(tree.read([(path[0], 6)])) == 1
+    with pytest.raises(ValueError, match="wanted nodes must be new, got 1 of 3 that are read"):
+        tree.read([(path[1], 7)])
 
 
 def test_the_same_requests_give_the_same_bits():
@@ -133,23 +167,23 @@ def test_the_boundary_stays_between_context_and_continuation():
 def test_logits_in_half_precision_are_normalised_in_single():
     logits = torch.randn(2, 3, 1000, generator=torch.Generator().manual_seed(0)).bfloat16()
     expected = logits.float().log_softmax(-1)
-    (first, second) = picked(logits, [(0, (5, 6, 7)), (1, (8,))])
-    torch.testing.assert_close(torch.tensor(first), expected[0, [0, 1, 2], [5, 6, 7]])
-    torch.testing.assert_close(torch.tensor(second), expected[1, [0], [8]])
+    found = picked(logits[0], [(0, 5), (1, 6), (2, 7)]) + picked(logits[1], [(0, 8)])
+    torch.testing.assert_close(torch.tensor(found[:3]), expected[0, [0, 1, 2], [5, 6, 7]])
+    torch.testing.assert_close(torch.tensor(found[3]), expected[1, 0, 8])
+    assert picked(logits[0], []) == []
 
 
 @given(
-    shapes=st.lists(st.tuples(st.integers(0, 50), st.integers(1, 30)), max_size=30),
+    lengths=st.lists(st.integers(1, 50), max_size=30),
     slots=st.integers(1, 300),
-    new=st.sampled_from([None, 20, 100]),
+    new_tokens=st.integers(1, 30),
 )
-def test_batches_hold_every_row_once_within_the_limits(shapes, slots, new):
-    parts = list(batches(shapes, slots, new))
-    assert sorted(i for part in parts for i in part) == list(range(len(shapes)))
+def test_batches_hold_every_row_once_within_the_limits(lengths, slots, new_tokens):
+    rows = [(i, *[0] * length) for i, length in enumerate(lengths)]
+    parts = list(batches(rows, new_tokens, slots))
+    assert sorted(row for part in parts for row in part) == sorted(rows)
     for part in parts:
-        known, fresh = (max(shapes[i][k] for i in part) for k in (0, 1))
-        fits = len(part) * (known + fresh) <= slots and (new is None or len(part) * fresh <= new)
-        assert len(part) == 1 or fits
+        assert len(part) == 1 or len(part) * (max(map(len, part)) + new_tokens) <= slots
 
 
 def test_portions_keep_neighbours_together():
@@ -159,14 +193,13 @@ def test_portions_keep_neighbours_together():
     assert all(len({token for stem in part for token in enumerate(stem)}) <= 9 for part in parts)
 
 
-def test_a_prefix_is_cut_across_its_pieces():
+def test_a_prefix_is_cut_with_its_keys_and_values():
     model = MODELS["llama", False]
     stems = [tuple(model.tokens("0123456789" * 2 + tail * 12)) for tail in "ab"]
     prefix = computed(model, stems)[stems[0]]
-    assert len(prefix.pieces) == 2
-    for n in (0, 5, 20, 25, 32):
+    for n in (0, 5, 32, 40):
         cut = prefix.cut(n)
-        assert len(cut.tokens) == n == sum(piece[0][0].shape[1] for piece in cut.pieces)
+        assert len(cut.tokens) == min(n, 32) == cut.layers[0][0].shape[1] == cut.layers[1][1].shape[1]
     assert Prefix().cut(3) == Prefix()
 
 
@@ -186,5 +219,7 @@ def test_what_cannot_be_scored_is_named():
     with pytest.raises(ValueError, match="new_tokens must be a whole number of at least 1"):
         greedy(model, ["the"], 0)
     with pytest.raises(ValueError, match="slots must be a whole number of at least 1"):
-        score(model, [], slots=0)
+        greedy(model, [], 3, slots=0)
+    with pytest.raises(ValueError, match="width must be a whole number of at least 1"):
+        score(model, [], width=0)
     assert score(model, []) == [] and greedy(model, [], 3) == []

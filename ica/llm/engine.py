@@ -5,18 +5,19 @@ settings and the requests. So a run that was killed and resumed has the same num
 one that was not. Calls that share a long beginning with later ones name it as an anchor: it is computed once, by itself.
 """
 
+import time
 from collections.abc import Sequence
 
 import torch
 import transformers
 
 from ica.llm.cache import CallCache, call_key
-from ica.llm.generation import Generated, greedy
+from ica.llm.generation import SLOTS, Generated, greedy
 from ica.llm.models import LanguageModel
-from ica.llm.prefixes import LEAST, SLOTS, Prefix, Tokens, computed
-from ica.llm.scoring import ROOM, Request, Scores, score
+from ica.llm.scoring import Request, Scores, probe, score
+from ica.llm.trees import ROOM, WIDTH, Prefix, Tokens, computed
 
-RULES = 2  # to be raised when the same call would give other numbers for a reason that no setting shows
+RULES = 3  # to be raised when the same call would give other numbers for a reason that no setting shows
 
 
 class Engine:
@@ -25,25 +26,31 @@ class Engine:
     Args:
         model: the language model.
         cache: kept answers; without it every call is computed.
-        slots, least: as for `scoring.score`.
+        width, room, slots: as for `scoring.score` and `generation.greedy`.
 
     Attributes:
         asked, computed: calls so far, and those among them that were not in the cache.
+        seconds: what all of them took when they were computed, kept ones then and there.
     """
 
     def __init__(
-        self, model: LanguageModel, cache: CallCache | None = None, slots: int = SLOTS, least: int = LEAST
+        self,
+        model: LanguageModel,
+        cache: CallCache | None = None,
+        width: int = WIDTH,
+        room: int = ROOM,
+        slots: int = SLOTS,
     ):
-        self.model, self.cache, self.slots, self.least = model, cache, slots, least
-        self.asked = self.computed = 0
-        self._anchors: dict[tuple[Tokens, ...], Prefix] = {}
+        self.model, self.cache, self.width, self.room, self.slots = model, cache, width, room, slots
+        self.asked, self.computed, self.seconds = 0, 0, 0.0
+        self._anchors: dict[tuple[Tokens, ...], list[Prefix]] = {}
 
     def score(self, requests: Sequence[Request], anchors: Sequence[str] = ()) -> list[Scores]:
         """As `scoring.score`; `anchors` are texts with which contexts of this and later calls begin."""
         prompts = [[request.context, list(request.continuations)] for request in requests]
 
         def compute() -> list:
-            found = score(self.model, requests, self._known(anchors), self.slots, self.least)
+            found = score(self.model, requests, self._known(anchors), self.width, self.room)
             return [[list(row) for row in scores.tokens] for scores in found]
 
         kept = self._kept("scores", prompts, anchors, {}, compute)
@@ -56,7 +63,7 @@ class Engine:
 
         def compute() -> list:
             known = self._known(anchors)
-            found = greedy(self.model, prompts, new_tokens, known, self.slots, self.least)
+            found = greedy(self.model, prompts, new_tokens, known, self.width, self.room, self.slots)
             return [list(one.tokens) for one in found]
 
         kept = self._kept("greedy", list(prompts), anchors, {"new_tokens": new_tokens}, compute)
@@ -65,14 +72,19 @@ class Engine:
             for row in kept
         ]
 
+    def calls(self) -> dict[str, float]:
+        """The three counts so far."""
+        return {"asked": self.asked, "computed": self.computed, "seconds": self.seconds}
+
     def settings(self) -> dict:
         """What determines an answer beside model and prompts."""
         return {
             "rules": RULES,
             "dtype": str(self.model.network.dtype),
             "device": self.model.device.type,
+            "width": self.width,
+            "room": self.room,
             "slots": self.slots,
-            "least": self.least,
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         }
@@ -81,34 +93,40 @@ class Engine:
         self.asked += 1
         settings = {**self.settings(), **more, "anchors": list(anchors)}
         key = call_key(self.model.hash, kind, settings, prompts)
-        answer = self.cache.get(key) if self.cache is not None else None
-        if answer is None:
+        found = self.cache.get(key) if self.cache is not None else None
+        if found is None:
+            if not self.computed:
+                probe(self.model)
             self.computed += 1
+            begun = time.perf_counter()
             answer = compute()
+            found = [answer, round(time.perf_counter() - begun, 3)]
             if self.cache is not None:
-                self.cache.put(key, answer)
-        return answer
+                self.cache.put(key, found)
+        self.seconds += found[1]
+        return found[0]
 
     def _known(self, anchors: Sequence[str]) -> list[Prefix]:
-        """Keys and values of the anchors, each computed by itself or after an anchor of this call with which it begins.
+        """Keys and values of the anchors: those with which others begin by themselves, then the others, all in one go.
 
-        The latest used are kept for later calls, each with the anchors that it was computed after.
+        The latest used are kept for later calls with the same anchors.
         """
-        texts = sorted(set(anchors), key=lambda text: (len(text), text))
-        tokens_of = {text: tuple(self.model.context_tokens(text)) for text in texts}
-        chains = [[one for one in texts if text.startswith(one)] for text in texts]
-        known: dict[str, Prefix] = {}
-        for *above, text in chains:
-            key = tuple(tokens_of[one] for one in [*above, text])
-            found = self._anchors.pop(key, None)
-            if found is None:
-                before = [known[one] for one in above]
-                found = computed(self.model, [key[-1]], before, self.slots, self.least)[key[-1]]
-            known[text] = self._anchors[key] = found
-        while len(self._anchors) > len(chains) and self._held() > ROOM * self.slots:
+        texts = sorted(set(anchors))
+        trunks = [text for text in texts if any(text != one and one.startswith(text) for one in texts)]
+        roots = [prefix for text in trunks for prefix in self._anchored([text], [])]
+        others = [text for text in texts if text not in trunks]
+        known = roots + (self._anchored(others, roots) if others else [])
+        while len(self._anchors) > len(trunks) + 1 and self._held() > self.room:
             del self._anchors[next(iter(self._anchors))]
-        return list(known.values())
+        return known
+
+    def _anchored(self, texts: Sequence[str], roots: Sequence[Prefix]) -> list[Prefix]:
+        tokens = [tuple(self.model.context_tokens(text)) for text in texts]
+        key = (*(prefix.tokens for prefix in roots), *tokens)
+        found = self._anchors.pop(key, None) or list(computed(self.model, tokens, roots, self.width).values())
+        self._anchors[key] = found
+        return found
 
     def _held(self) -> int:
         """Tokens of the anchors that are kept."""
-        return sum(len(key[-1]) for key in self._anchors)
+        return sum(len(prefix.tokens) for found in self._anchors.values() for prefix in found)

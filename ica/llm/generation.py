@@ -4,15 +4,17 @@ Token by token it is what `generate(do_sample=False)` of transformers gives for 
 that a model's own generation settings may add.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from transformers import DynamicCache
 
 from ica import checks
 from ica.llm.models import LanguageModel
-from ica.llm.prefixes import LEAST, SLOTS, Prefix, Tokens, batches, computed, joined, portions
-from ica.llm.scoring import ROOM
+from ica.llm.trees import ROOM, WIDTH, Prefix, Tokens, computed, portions
+
+SLOTS = 4096
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,9 @@ def greedy(
     prompts: Sequence[str],
     new_tokens: int,
     known: Sequence[Prefix] = (),
+    width: int = WIDTH,
+    room: int = ROOM,
     slots: int = SLOTS,
-    least: int = LEAST,
 ) -> list[Generated]:
     """The most probable next token again and again, until the model ends or `new_tokens` are written.
 
@@ -41,19 +44,20 @@ def greedy(
         model: the language model.
         prompts: texts; the same one twice is computed once.
         new_tokens: tokens to write at most, at least 1.
-        known, slots, least: as for `scoring.score`.
+        known, width, room: as for `scoring.score`.
+        slots: places (rows times longest row) of the batches in which tokens are written.
 
     Raises:
         ValueError: an empty prompt, or more tokens than the model reads.
     """
-    checks.whole("new_tokens", new_tokens, 1)
+    for name, value in (("new_tokens", new_tokens), ("width", width), ("room", room), ("slots", slots)):
+        checks.whole(name, value, 1)
     rows = [_prompt(model, text, new_tokens) for text in prompts]
     found: dict[Tokens, Tokens] = {}
-    for portion in portions([row[:-1] for row in rows], ROOM * slots):
-        stems = computed(model, portion, known, slots, least)
+    for portion in portions([row[:-1] for row in rows], room):
+        stems = computed(model, portion, known, width)
         part = sorted({row for row in rows if row[:-1] in stems})
-        for batch in batches([(len(row), new_tokens) for row in part], slots):
-            chosen = [part[i] for i in batch]
+        for chosen in batches(part, new_tokens, slots):
             found |= dict(zip(chosen, _written(model, stems, chosen, new_tokens), strict=True))
     return [Generated(found[row], model.text(found[row]), found[row][-1] in model.ends) for row in rows]
 
@@ -67,6 +71,34 @@ def _prompt(model: LanguageModel, text: str, new_tokens: int) -> Tokens:
             f"prompt and answer need {len(tokens) + new_tokens - 1} places; {model.name} reads {model.longest}"
         )
     return tokens
+
+
+def batches(rows: Sequence[Tokens], new_tokens: int, slots: int) -> Iterator[list[Tokens]]:
+    """Rows of like length together, the longest first; a batch has at most `slots` places, or one row."""
+    batch: list[Tokens] = []
+    for row in sorted(rows, key=lambda row: (-len(row), row)):
+        if batch and (len(batch) + 1) * (len(batch[0]) + new_tokens) > slots:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def joined(prefixes: Sequence[Prefix]) -> DynamicCache:
+    """A cache with one row for each prefix, padded on the left with zeros to the longest."""
+    cache, longest = DynamicCache(), max(len(prefix.tokens) for prefix in prefixes)
+    if not longest:
+        return cache
+    filled = next(prefix for prefix in prefixes if prefix.tokens)
+    for layer, pair in enumerate(filled.layers):
+        rows = [like.new_zeros(len(prefixes), like.shape[0], longest, like.shape[2]) for like in pair]
+        for i, prefix in enumerate(prefixes):
+            if prefix.tokens:
+                for part in (0, 1):
+                    rows[part][i, :, -len(prefix.tokens) :] = prefix.layers[layer][part]
+        cache.update(*rows, layer)
+    return cache
 
 
 @torch.inference_mode()

@@ -105,11 +105,12 @@ class Dialogues:
             ]
             for attack in attacks
         ]
+        self.openings = [engine.model.chat(talk) for talk in self.talks]
 
     def answers(self) -> list[str]:
         """The assistant's next turns, which become part of the dialogues."""
         chat, plain = self.engine.model.chat, self.engine.model.plain
-        written = self.engine.generate([chat(talk) for talk in self.talks], self.tokens)
+        written = self.engine.generate([chat(talk) for talk in self.talks], self.tokens, self.openings)
         texts = [plain(one.text).strip() for one in written]
         self.talks = [
             [*talk, {"role": "assistant", "content": text}]
@@ -120,7 +121,7 @@ class Dialogues:
     def say(self, texts: Sequence[str]) -> "Dialogues":
         """Another dialogue each, in which the user says this next."""
         other = object.__new__(Dialogues)
-        other.engine, other.tokens = self.engine, self.tokens
+        other.engine, other.tokens, other.openings = self.engine, self.tokens, self.openings
         other.talks = [
             [*talk, {"role": "user", "content": text}] for talk, text in zip(self.talks, texts, strict=True)
         ]

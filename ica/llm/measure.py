@@ -66,17 +66,26 @@ def read_shard(
     return records
 
 
-def perform(shard: Shard, out: Path, threads: int = 1, status: Path | None = None) -> Path:
+def perform(
+    shard: Shard,
+    out: Path,
+    engine: Engine,
+    data: tuple[Sequence[Item], dict],
+    threads: int = 1,
+    status: Path | None = None,
+) -> Path:
     """Measure a shard and write `out`; the path.
 
+    Args:
+        engine: holds the shard's model.
+        data: the shard's items, and what they are (`shards.load_items`).
+
     Raises:
-        AssetError, ModelError, ItemsError, CacheError: as their functions say; nothing is written.
+        CacheError: the call cache cannot be written; nothing is written then.
     """
     started, begun = datetime.now(UTC), time.time()
-    torch.set_num_threads(threads)
-    items, source = load_items(shard.items)
-    model = load(shard.model)
-    engine = Engine(model, CallCache(model_folder(model.hash)))
+    (items, source), model = data, engine.model
+    before = engine.calls()
 
     def progress(done: int, total: int) -> None:
         if status:
@@ -86,7 +95,6 @@ def perform(shard: Shard, out: Path, threads: int = 1, status: Path | None = Non
             print(f"\r\x1b[K{shard.stem}  {done}/{total} items", end=end, file=sys.stderr, flush=True)
 
     progress(0, len(ranked(items, shard.category, shard.counts["core"])))
-    reading = time.time()
     records = read_shard(engine, shard, items, progress)
     name = shard.model if "/" not in shard.model else Path(shard.model).name
     content = {
@@ -107,8 +115,7 @@ def perform(shard: Shard, out: Path, threads: int = 1, status: Path | None = Non
             "threads": threads,
             "started": started.isoformat(timespec="seconds"),
             "seconds": seconds_since(started),
-            "reading_seconds": round(time.time() - reading, 1),
-            "calls": {"asked": engine.asked, "computed": engine.computed},
+            "calls": {name: round(value - before[name], 1) for name, value in engine.calls().items()},
             "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
         },
     }  # fmt: skip
@@ -139,8 +146,12 @@ def main() -> int:
         ]
         if len(chosen) < len(options.category):
             raise ValueError(f"category must be of BBQ, got {', '.join(options.category)}")
+        torch.set_num_threads(options.threads)
+        data, model = load_items(options.items), load(options.model)
+        engine = Engine(model, CallCache(model_folder(model.hash)))
         for shard in chosen:
-            print(perform(shard, options.out / f"{shard.id}.json", options.threads, options.status))
+            out = options.out / f"{shard.id}.json"
+            print(perform(shard, out, engine, data, options.threads, options.status))
         state = "done"
     except (ValueError, CacheError) as error:
         if options.status:

@@ -8,8 +8,8 @@ demonstrations, the same before every question) and lines that are added to the 
 - `score`: one to three attempts, each with a score from 1 to 10, the best answer;
 - `bare`: no demonstrations, one instruction instead.
 
-In the demonstrations the critic is always right, a right attempt is kept, a wrong one replaced; unchecked attempts are right
-in one and wrong in the other, so being unchecked says nothing.
+In the demonstrations the critic is always right, a right attempt is kept, a wrong one replaced; as many unchecked attempts are
+right as wrong, so being unchecked says nothing; and the unknown option is right in half of those of each verdict.
 """
 
 from collections.abc import Sequence
@@ -40,16 +40,21 @@ REASONS = {"right": "The text supports this answer.", "wrong": "The text does no
 
 @dataclass(frozen=True)
 class Demonstration:
-    """A worked question: positions of the right option, of a wrong one and of the scored attempts; a sentence about either."""
+    """A worked question: positions of the right option and of a wrong one, a sentence about either; what the forms show of it.
+
+    `tried` ("right" or "wrong") and `verdict` belong to the forms with verdicts, `scored` (positions) to the form with scores.
+    """
 
     context: str
     question: str
     options: tuple[str, str, str]
     right: int
     wrong: int
-    scored: tuple[int, ...]
     check: str
     doubt: str
+    tried: str
+    verdict: str
+    scored: tuple[int, ...]
 
 
 @cache
@@ -99,22 +104,24 @@ def lead(form: str) -> str:
 
 
 def _judged(reasons: bool) -> list[str]:
-    """Attempts called wrong, right, unchecked and unchecked; the third is right and the last one wrong."""
-    words = ("wrong", "right", "unchecked", "unchecked")
+    """One attempt each, with its verdict; a sentence of reasons before it, unless it is unchecked."""
     texts = []
-    for k, (demo, word) in enumerate(zip(demonstrations(), words, strict=True)):
-        good = word == "right" or k == 2
-        tried = demo.options[demo.right if good else demo.wrong]
-        note = f"\nCheck: {demo.check if good else demo.doubt}" if reasons and word != "unchecked" else ""
-        final = FINAL["verdict"] + f" {demo.options[demo.right]}"
-        texts.append(
-            ask(demo.context, demo.question, demo.options) + attempt(tried) + note + verdict(word) + final
+    for demo in demonstrations():
+        good = demo.tried == "right"
+        said = (
+            f"\nCheck: {demo.check if good else demo.doubt}"
+            if reasons and demo.verdict != "unchecked"
+            else ""
         )
+        begun = ask(demo.context, demo.question, demo.options) + attempt(
+            demo.options[demo.right if good else demo.wrong]
+        )
+        texts.append(begun + said + verdict(demo.verdict) + FINAL["verdict"] + f" {demo.options[demo.right]}")
     return texts
 
 
 def _scored() -> list[str]:
-    """One attempt with a low score, three, two, one with a high score; the best of several stands first or last."""
+    """One to three attempts with their scores; where none of them is right, the best answer is another one."""
     texts = []
     for demo in demonstrations():
         lines = (attempt(demo.options[k]) + score(HIGH if k == demo.right else LOW) for k in demo.scored)

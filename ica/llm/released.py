@@ -68,11 +68,13 @@ def released(engine: Engine, items: Sequence[Item]) -> list[dict]:
     def assistant(text: str) -> dict[str, str]:
         return {"role": "assistant", "content": text}
 
+    talks = [[user(asked(item))] for item in items]
+    openings = [chat(talk) + BEGIN for talk in talks]
+
     def write(dialogues: list[list[dict[str, str]]], begin: str, tokens: int) -> list[str]:
-        made = engine.generate([chat(one) + begin for one in dialogues], tokens)
+        made = engine.generate([chat(one) + begin for one in dialogues], tokens, openings)
         return [plain(one.text).strip() for one in made]
 
-    talks = [[user(asked(item))] for item in items]
     first = write(talks, BEGIN, ANSWER_TOKENS)
     talks = [[*talk, assistant(f"{BEGIN} {text}")] for talk, text in zip(talks, first, strict=True)]
     reviewing = [[*talk, user(REVIEW)] for talk in talks]

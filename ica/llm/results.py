@@ -40,10 +40,9 @@ class Reading:
 
     @property
     def rate(self) -> float:
-        """Items a minute, all blocks together, of the shards that took no answer from the cache; NaN if there is none."""
-        whole = [one for one in self.provenance if one["calls"]["computed"] == one["calls"]["asked"]]
-        seconds = sum(one["reading_seconds"] for one in whole)
-        return 60 * sum(one["items"] for one in whole) / seconds if seconds else float("nan")
+        """Items a minute, all blocks together, from the time that the calls took when they were computed."""
+        seconds = sum(one["calls"]["seconds"] for one in self.provenance)
+        return 60 * sum(one["items"] for one in self.provenance) / seconds if seconds else float("nan")
 
 
 def read(path: Path, shard: Shard | None = None) -> dict:

@@ -14,11 +14,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ica import checks
-from ica.llm.models import LanguageModel
-from ica.llm.prefixes import LEAST, SLOTS, Prefix, Tokens, batches, computed, forward, portions
+from ica.llm.models import LanguageModel, ModelError
+from ica.llm.trees import ROOM, WIDTH, Prefix, Tokens, Tree, picked, portions
 
-ROOM = 2
-LOGITS = 256
+PROBE = (
+    ("One two three four five six", " seven", " eight nine"),
+    ("One two three four", " five", " seven eight"),
+    ("One two", " three"),
+)
+AGREE = {torch.float32: 1e-3}
 
 
 @dataclass(frozen=True)
@@ -56,61 +60,54 @@ def log_probabilities(
     context: str,
     continuations: Sequence[str],
     known: Sequence[Prefix] = (),
-    slots: int = SLOTS,
-    least: int = LEAST,
+    width: int = WIDTH,
+    room: int = ROOM,
 ) -> Scores:
     """Scores of several continuations of one context; arguments and errors as for `score`."""
-    return score(model, [Request(context, tuple(continuations))], known, slots, least)[0]
+    return score(model, [Request(context, tuple(continuations))], known, width, room)[0]
 
 
 def score(
     model: LanguageModel,
     requests: Sequence[Request],
     known: Sequence[Prefix] = (),
-    slots: int = SLOTS,
-    least: int = LEAST,
+    width: int = WIDTH,
+    room: int = ROOM,
 ) -> list[Scores]:
-    """Scores of many requests in padded batches; contexts that begin alike share that computation.
+    """Scores of many requests; contexts and continuations that begin alike share that computation.
 
     Args:
         model: the language model.
         requests: contexts with their continuations; the same one twice is computed once.
         known: prefixes computed before, used as far as contexts agree with them.
-        slots: places of a batch (rows times padded length), which bounds the memory.
-        least: a piece shared by several contexts is computed apart if it has at least this many tokens.
+        width: tokens that one pass reads at most.
+        room: different tokens that are held at once, which bounds the memory.
 
     Raises:
         ValueError: an empty context or continuation, or more tokens than the model reads.
     """
-    checks.whole("slots", slots, 1)
-    checks.whole("least", least, 1)
+    checks.whole("width", width, 1)
+    checks.whole("room", room, 1)
     rows = [[row_of(model, request.context, text) for text in request.continuations] for request in requests]
-    reads = _reads({row for request in rows for row in request})
+    reads: dict[Tokens, list[tuple[Tokens, Tokens]]] = {}
+    for context, continuation in sorted({row for request in rows for row in request}):
+        reads.setdefault(context + continuation[:-1], []).append((context, continuation))
     found: dict[tuple[Tokens, Tokens], tuple[float, ...]] = {}
-    for portion in portions([context[:-1] for context, _ in reads], ROOM * slots):
-        stems = computed(model, portion, known, slots, least)
-        part = sorted(read for read in reads if read[0][:-1] in stems)
-        for batch in batches([(len(context) - 1, 1 + len(read)) for context, read in part], slots, LOGITS):
-            chosen = {part[i]: reads[part[i]] for i in batch}
-            found |= _scored(model, stems, chosen)
+    for portion in portions(list(reads), room):
+        chosen = [row for sequence in portion for row in reads[sequence]]
+        tree, wanted = Tree(model, [_before(prefix, chosen) for prefix in known], width), []
+        for context, continuation in chosen:
+            path = tree.grow(context + continuation[:-1])
+            wanted += zip(path[len(context) - 1 :], continuation, strict=True)
+        values = iter(tree.read(wanted))
+        found |= {row: tuple(next(values) for _ in row[1]) for row in chosen}
     return [Scores(tuple(found[row] for row in request)) for request in rows]
 
 
-def _reads(rows: set[tuple[Tokens, Tokens]]) -> dict[tuple[Tokens, Tokens], list[Tokens]]:
-    """What has to be read after each context, and which continuations that gives.
-
-    A continuation needs its tokens but the last to be read; where these begin those of another continuation of the same
-    context, the other's pass gives both. So all continuations of one token come with any longer one.
-    """
-    reads: dict[tuple[Tokens, Tokens], list[Tokens]] = {}
-    held: list[Tokens] = []
-    ordered = sorted(rows, key=lambda row: (row[0], row[1][:-1], row[1]))
-    for (context, continuation), after in zip(ordered, [*ordered[1:], ((), ())], strict=False):
-        held.append(continuation)
-        read = continuation[:-1]
-        if after[0] != context or after[1][:-1][: len(read)] != read:
-            reads[context, read], held = held, []
-    return reads
+def _before(prefix: Prefix, rows: Sequence[tuple[Tokens, Tokens]]) -> Prefix:
+    """As much of a known prefix as ends before the last token of every context: from there on logits are needed."""
+    inside = (len(context) - 1 for context, _ in rows if prefix.tokens[: len(context)] == context)
+    return prefix.cut(min(inside, default=len(prefix.tokens)))
 
 
 def row_of(model: LanguageModel, context: str, continuation: str) -> tuple[Tokens, Tokens]:
@@ -132,29 +129,6 @@ def boundary_agrees(model: LanguageModel, context: str, continuation: str) -> bo
     )
 
 
-def _scored(
-    model: LanguageModel, stems: dict[Tokens, Prefix], reads: dict[tuple[Tokens, Tokens], list[Tokens]]
-) -> dict[tuple[Tokens, Tokens], tuple[float, ...]]:
-    """One batch of `_reads`: each row reads the last token of its context and what follows."""
-    prefixes = [stems[context[:-1]] for context, _ in reads]
-    logits, _ = forward(model, prefixes, [context[-1:] + read for context, read in reads], keep=0)
-    rows = [(row, tokens) for row, continuations in enumerate(reads.values()) for tokens in continuations]
-    contexts = [context for (context, _), continuations in reads.items() for _ in continuations]
-    found = picked(logits, rows)
-    return {(context, tokens): one for context, (_, tokens), one in zip(contexts, rows, found, strict=True)}
-
-
-def picked(
-    logits: Float[Tensor, "rows n vocabulary"], wanted: Sequence[tuple[int, Tokens]]
-) -> list[tuple[float, ...]]:
-    """Log-softmax (float32) at the tokens of each wanted pair (row, tokens at its places 0, 1, ...)."""
-    places = [(row, place, token) for row, tokens in wanted for place, token in enumerate(tokens)]
-    row, place, token = torch.tensor(places, device=logits.device).T
-    logits = logits.float()
-    values = iter((logits[row, place, token] - logits.logsumexp(-1)[row, place]).tolist())
-    return [tuple(next(values) for _ in tokens) for _, tokens in wanted]
-
-
 @torch.inference_mode()
 def plain_log_probabilities(model: LanguageModel, context: str, continuations: Sequence[str]) -> Scores:
     """The same, one continuation at a time in one pass over all its tokens: no batch, no padding, nothing reused."""
@@ -162,5 +136,26 @@ def plain_log_probabilities(model: LanguageModel, context: str, continuations: S
     for text in continuations:
         before, tokens = row_of(model, context, text)
         logits = model.network(input_ids=torch.tensor([before + tokens], device=model.device)).logits
-        found += picked(logits[:, len(before) - 1 : -1], [(0, tokens)])
+        found.append(tuple(picked(logits[0, len(before) - 1 : -1], list(enumerate(tokens)))))
     return Scores(tuple(found))
+
+
+def probe(model: LanguageModel) -> None:
+    """See that the model can be read as a tree: contexts that part, against plain passes.
+
+    Raises:
+        ModelError: the numbers differ, as they do if the attention takes no mask of its own.
+    """
+    asked = [Request(context, tuple(texts)) for context, *texts in PROBE]
+    plain = [plain_log_probabilities(model, request.context, request.continuations) for request in asked]
+    numbers = [
+        torch.tensor([value for scores in some for row in scores.tokens for value in row])
+        for some in (score(model, asked), plain)
+    ]
+    worst = (numbers[0] - numbers[1]).abs().max().item()
+    if not worst <= AGREE.get(model.network.dtype, 0.5):
+        raise ModelError(
+            f"model {model.name} of type {model.network.config.model_type} cannot be read here: with prompts that share their "
+            f"beginnings its log-probabilities differ by {worst:.2g} from those of plain passes; accepted are models whose "
+            "attention takes a mask of its own"
+        )
