@@ -138,8 +138,8 @@ def test_official_items_use_all_fields_and_the_metadata_where_they_lie(tmp_path)
     ],
 )
 def test_malformed_official_items_are_named_by_line(tmp_path, change, message):
-    lines(tmp_path / "A.jsonl", FULL, FULL | change)
-    with pytest.raises(ItemsError, match=f"A.jsonl, line 2: .*{message}"):
+    lines(tmp_path / "Age.jsonl", FULL, FULL | change)
+    with pytest.raises(ItemsError, match=f"Age.jsonl, line 2: .*{message}"):
         bbq.load_official(tmp_path)
 
 
@@ -379,3 +379,10 @@ def test_official_items_and_templates_agree_with_the_index(items, official):
     for one in items[::100]:
         found, _, _ = bbq_index.place(one, exact, templates)
         assert found == {name: index[one.id][name] for name in found}
+
+
+def test_a_file_that_is_no_category_is_refused(tmp_path):
+    lines(tmp_path / "Age.jsonl", FULL)
+    lines(tmp_path / "mine.jsonl", FULL)
+    with pytest.raises(ItemsError, match="mine.jsonl, which is no category of BBQ; accepted are Age.jsonl, "):
+        bbq.load_official(tmp_path)

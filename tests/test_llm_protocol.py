@@ -1,5 +1,8 @@
 """The protocol: what is read is what stands in the prompt, item by item, and twice the same."""
 
+import json
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +11,7 @@ from llm_items import item, items
 from scipy import stats
 from small_language_model import language_model
 
-from ica.llm import prompts, protocol, readings
+from ica.llm import measure, prompts, protocol, readings, results
 from ica.llm.cache import CallCache
 from ica.llm.engine import Engine
 from ica.llm.measure import read_shard
@@ -161,6 +164,35 @@ def test_a_killed_shard_goes_on_and_ends_the_same(tmp_path):
     assert 0 < engine.computed < engine.asked
     blocks = {"core", "triplets", "rounds", "forms", "bare", "released"}
     assert blocks <= set(whole[0]) and not blocks & set(whole[-1]) - {"core"}
+
+
+def test_the_command_reads_what_it_is_asked_to(tmp_path, monkeypatch, capsys):
+    many = items(12, ("Age", "SES"))
+    monkeypatch.setattr(measure, "load", lambda name: MODEL)
+    monkeypatch.setattr(measure, "load_items", lambda source: (many, {"source": "bbq", "sha256": "1" * 64}))
+    monkeypatch.setattr(measure, "model_folder", lambda hash: tmp_path / "calls")
+
+    def run(*words: str) -> int:
+        out = ["--out", str(tmp_path / "out"), "--status", str(tmp_path / "status.json"), "--threads", "1"]
+        monkeypatch.setattr(sys, "argv", ["measure", "live", "smollm2", *words, *out])
+        return measure.main()
+
+    assert run("Age", "SES") == 0
+    found = {one["category"]: one for one in map(results.read, (tmp_path / "out").iterdir())}
+    assert (
+        set(found) == {"Age", "SES"} and json.loads((tmp_path / "status.json").read_text())["state"] == "done"
+    )
+    for one in found.values():
+        calls = one["provenance"]["calls"]
+        assert calls["asked"] == calls["computed"] > 0 and calls["seconds"] > 0
+    assert run("SES") == 0
+    again = results.read(next(p for p in (tmp_path / "out").iterdir() if "SES" in p.read_text()))
+    assert again["provenance"]["calls"]["computed"] == 0
+    assert again["records"] == found["SES"]["records"]
+    assert again["provenance"]["calls"]["seconds"] == found["SES"]["provenance"]["calls"]["seconds"]
+    assert run("Age", "Ages") == 1
+    assert "category 'Ages' is not of bbq; accepted are Age, " in capsys.readouterr().err
+    assert "Ages" in (tmp_path / "status.failure").read_text()
 
 
 def test_more_items_begin_with_the_same():

@@ -96,6 +96,7 @@ def test_stored_results_of_this_book_hold_what_they_say():
     for reading in results.stored(ROOT / "results" / "llm"):
         assert reading.scale == "ladder" and reading.items["half"] == shards.HALF
         ids = [record["id"] for record in reading.records]
+        assert reading.rate > 0 and len({one["code"] for one in reading.provenance}) == 1
         assert len(set(ids)) == len(ids) and all(
             len(record["core"]["first/0"]) == 3 for record in reading.records
         )
@@ -141,3 +142,13 @@ def test_only_models_of_the_ladder_are_stored():
     assert workflow.to_store("") == shards.ladder() and workflow.to_store("smollm2") == ["smollm2"]
     with pytest.raises(ValueError, match="MODELS: 'big' is not of the ladder"):
         workflow.to_store("big")
+
+
+def test_a_folder_with_some_categories_is_read_as_far_as_it_goes(tmp_path):
+    for name in ("SES", "Age", "older/Religion"):
+        (tmp_path / f"{name}.jsonl").parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.jsonl").touch()
+    assert [one.category for one in shards.shards("live", "smollm2", str(tmp_path))] == ["Age", "SES"]
+    assert len(shards.shards("live", "smollm2", str(tmp_path / "none"))) == len(
+        shards.shards("live", "smollm2")
+    )

@@ -4,14 +4,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_language_model import KINDS, language_model
+from small_language_model import KINDS, language_model, network
+from transformers import BloomConfig, BloomForCausalLM
 
+from ica.llm.engine import Engine
 from ica.llm.generation import batches, greedy
-from ica.llm.models import ModelError
+from ica.llm.models import LanguageModel, ModelError
 from ica.llm.scoring import (
     Request,
-    boundary_agrees,
-    log_probabilities,
     plain_log_probabilities,
     probe,
     score,
@@ -120,6 +120,46 @@ def test_a_model_that_ignores_the_mask_is_refused(monkeypatch):
     monkeypatch.setattr("ica.llm.trees.masks", lambda *_: None)
     with pytest.raises(ModelError, match="small llama of type llama cannot be read here.*differ by"):
         probe(model)
+    half = LanguageModel("half", "0" * 64, network("gemma3").bfloat16(), model.tokenizer)
+    with pytest.raises(ModelError, match="half of type gemma3_text cannot be read here.*differ by"):
+        probe(half)
+    monkeypatch.undo()
+    probe(half)
+
+
+def test_a_model_that_takes_no_such_mask_is_refused():
+    sizes = {"vocab_size": 265, "hidden_size": 32, "n_head": 4, "n_layer": 2}
+    bloom = LanguageModel(
+        "bloom", "0" * 64, BloomForCausalLM(BloomConfig(**sizes)).eval(), MODELS["llama", False].tokenizer
+    )
+    with pytest.raises(ModelError, match="bloom of type bloom cannot be read here: it fails where"):
+        Engine(bloom).score([Request("the", (" A",))])
+
+
+def test_models_with_layers_of_other_kinds_are_refused():
+    made = network("llama")
+    for name, kinds, kind in (
+        ("layer_types", ["full_attention", "chunked_attention"], "chunked_attention"),
+        ("attention_layers", ["global", "local"], "local"),
+    ):
+        setattr(made.config, name, kinds)
+        with pytest.raises(ModelError, match=f"one of type llama cannot be read here: .* of kind {kind}"):
+            LanguageModel("one", "0" * 64, made, MODELS["llama", False].tokenizer)
+        delattr(made.config, name)
+
+
+def test_a_call_does_not_depend_on_those_before_it():
+    model = MODELS["gemma3", True]
+    calls = []
+    for k in range(5):
+        stems = [f"the lead {k // 3} " + word * 6 for word in ("thing", "er é")]
+        calls.append(
+            ([Request(stem + "A", (" the", " A A")) for stem in stems], [f"the lead {k // 3} ", *stems])
+        )
+    fresh = [Engine(model, width=20, room=60).score(*call) for call in calls]
+    for order in (range(5), [4, 3, 2, 1, 0, 4, 2]):
+        engine = Engine(model, width=20, room=60)
+        assert all(engine.score(*calls[k]) == fresh[k] for k in order)
 
 
 def test_a_window_is_kept_whichever_way_the_model_names_it():
@@ -148,7 +188,7 @@ def test_the_same_requests_give_the_same_bits():
 
 
 def test_scores_carry_sums_counts_and_means():
-    found = log_probabilities(MODELS["llama", False], "the", (" A", " A A A"))
+    (found,) = score(MODELS["llama", False], [Request("the", (" A", " A A A"))])
     assert found.counts.tolist() == [1, 3]
     torch.testing.assert_close(found.sums, torch.tensor([sum(row) for row in found.tokens]).double())
     torch.testing.assert_close(found.means, found.sums / found.counts)
@@ -156,7 +196,7 @@ def test_scores_carry_sums_counts_and_means():
 
 def test_the_boundary_stays_between_context_and_continuation():
     model = MODELS["llama", False]
-    assert boundary_agrees(model, "the", " A") and not boundary_agrees(model, "the th", "er")
+    assert model.tokens("the") + model.tokens(" A") == model.tokens("the A")
     assert model.tokens("the th") + model.tokens("er") != model.tokens("the ther")
     with_start = MODELS["llama", True]
     assert (
@@ -189,8 +229,8 @@ def test_batches_hold_every_row_once_within_the_limits(lengths, slots, new_token
 def test_portions_keep_neighbours_together():
     stems = [(1, 2, 3, k) for k in range(10)] + [(4, k) for k in range(10)]
     parts = list(portions(stems + stems[::-1], 8))
-    assert sorted(s for part in parts for s in part) == sorted(stems)
-    assert all(len({token for stem in part for token in enumerate(stem)}) <= 9 for part in parts)
+    assert [s for part in parts for s in part] == sorted(stems) and len(parts) == 4
+    assert all(len({stem[:n] for stem in part for n in range(1, 5)}) <= 8 for part in parts)
 
 
 def test_a_prefix_is_cut_with_its_keys_and_values():
@@ -207,11 +247,11 @@ def test_a_prefix_is_cut_with_its_keys_and_values():
 def test_what_cannot_be_scored_is_named():
     model = language_model(places=16)
     with pytest.raises(ValueError, match="context must have at least one token, got ''"):
-        log_probabilities(model, "", (" A",))
+        score(model, [Request("", (" A",))])
     with pytest.raises(ValueError, match="continuation must have at least one token"):
-        log_probabilities(model, "the", ("",))
+        score(model, [Request("the", ("",))])
     with pytest.raises(ValueError, match="need 20 places; small llama reads 16"):
-        log_probabilities(model, "0" * 20, (" A",))
+        score(model, [Request("0" * 20, (" A",))])
     with pytest.raises(ValueError, match="prompt and answer need 17 places; small llama reads 16"):
         greedy(model, ["0" * 10], 8)
     with pytest.raises(ValueError, match="prompt must have at least one token"):

@@ -289,6 +289,12 @@ def _official(record: dict, targets: dict[tuple[str, int], int | None]) -> Item:
     return Item(*text, record["label"], unknown, condition, key[0], polarity, stereotyped, template)
 
 
+def official_files(folder: Path) -> list[Path]:
+    """The files of the official folder (or of a clone that holds it as `data`), one a category, in order of name."""
+    inner = folder / "data" if any((folder / "data").glob("*.jsonl")) else folder
+    return sorted(inner.glob("*.jsonl"))
+
+
 def load_official(folder: Path) -> list[Item]:
     """The items of the official folder of jsonl files (or of a clone that holds it as `data`), files in order of name.
 
@@ -296,15 +302,17 @@ def load_official(folder: Path) -> list[Item]:
     from `answer_info` and `stereotyped_groups` (`ica.llm.bbq_groups`).
 
     Raises:
-        ItemsError: no folder, no jsonl file in it, a malformed file or line.
+        ItemsError: no folder, no jsonl file in it, a file that is no category's, a malformed file or line.
     """
-    inner = folder / "data" if any((folder / "data").glob("*.jsonl")) else folder
-    files = sorted(inner.glob("*.jsonl"))
+    files = official_files(folder)
     if not files:
         raise ItemsError(
             f"{folder} holds no .jsonl file; expected the official folder, one file a category (Age.jsonl, ...)"
         )
-    targets, items = _targets(inner), []
+    if other := [file.name for file in files if file.stem not in CATEGORIES]:
+        names = ", ".join(f"{name}.jsonl" for name in CATEGORIES)
+        raise ItemsError(f"{folder} holds {other[0]}, which is no category of BBQ; accepted are {names}")
+    targets, items = _targets(files[0].parent), []
     for file in files:
         for place, record in _records(file, OFFICIAL):
             try:

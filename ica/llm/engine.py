@@ -2,7 +2,7 @@
 
 A call (all its requests together) is computed whole or taken whole from the cache, and depends on nothing but the model, the
 settings and the requests. So a run that was killed and resumed has the same numbers, to the last bit on the same machine, as
-one that was not. Calls that share a long beginning with later ones name it as an anchor: it is computed once, by itself.
+one that was not. Calls that share a long beginning with later ones name it as an anchor, which is kept for them.
 """
 
 import time
@@ -43,7 +43,7 @@ class Engine:
     ):
         self.model, self.cache, self.width, self.room, self.slots = model, cache, width, room, slots
         self.asked, self.computed, self.seconds = 0, 0, 0.0
-        self._anchors: dict[tuple[Tokens, ...], list[Prefix]] = {}
+        self._anchors: dict[tuple[tuple[Tokens, ...], ...], list[Prefix]] = {}
 
     def score(self, requests: Sequence[Request], anchors: Sequence[str] = ()) -> list[Scores]:
         """As `scoring.score`; `anchors` are texts with which contexts of this and later calls begin."""
@@ -72,8 +72,8 @@ class Engine:
             for row in kept
         ]
 
-    def calls(self) -> dict[str, float]:
-        """The three counts so far."""
+    def calls(self) -> dict[str, int | float]:
+        """Calls asked and computed so far, and their seconds."""
         return {"asked": self.asked, "computed": self.computed, "seconds": self.seconds}
 
     def settings(self) -> dict:
@@ -122,8 +122,10 @@ class Engine:
 
     def _anchored(self, texts: Sequence[str], roots: Sequence[Prefix]) -> list[Prefix]:
         tokens = [tuple(self.model.context_tokens(text)) for text in texts]
-        key = (*(prefix.tokens for prefix in roots), *tokens)
-        found = self._anchors.pop(key, None) or list(computed(self.model, tokens, roots, self.width).values())
+        key = (tuple(prefix.tokens for prefix in roots), tuple(tokens))
+        found = self._anchors.pop(key, None) or list(
+            computed(self.model, tokens, roots, self.width, self.room).values()
+        )
         self._anchors[key] = found
         return found
 

@@ -55,7 +55,7 @@ def greedy(
     rows = [_prompt(model, text, new_tokens) for text in prompts]
     found: dict[Tokens, Tokens] = {}
     for portion in portions([row[:-1] for row in rows], room):
-        stems = computed(model, portion, known, width)
+        stems = computed(model, portion, known, width, room)
         part = sorted({row for row in rows if row[:-1] in stems})
         for chosen in batches(part, new_tokens, slots):
             found |= dict(zip(chosen, _written(model, stems, chosen, new_tokens), strict=True))

@@ -1,4 +1,4 @@
-"""Measure one shard and leave its records: `python -m ica.llm.measure live smollm2 Age`.
+"""Measure shards and leave their records: `python -m ica.llm.measure live smollm2 Age`, or all categories of a model.
 
 The result is one JSON file, written whole or not at all; every call of the model is kept in the cache as it is made, so a
 killed shard goes on where it was.
@@ -22,7 +22,19 @@ from ica.llm.engine import Engine
 from ica.llm.models import LanguageModel, load
 from ica.llm.readings import rotation
 from ica.llm.released import released
-from ica.llm.shards import GROUP, HALF, SCALES, SCHEMA, Shard, code_digest, folder, load_items, ranked, shards
+from ica.llm.shards import (
+    GROUP,
+    HALF,
+    SCALES,
+    SCHEMA,
+    Shard,
+    categories,
+    code_digest,
+    folder,
+    load_items,
+    ranked,
+    shards,
+)
 
 FACTS = ("id", "category", "condition", "polarity", "gold", "unknown", "biased")
 
@@ -144,8 +156,9 @@ def main() -> int:
             for shard in shards(options.scale, options.model, options.items)
             if not options.category or shard.category in options.category
         ]
-        if len(chosen) < len(options.category):
-            raise ValueError(f"category must be of BBQ, got {', '.join(options.category)}")
+        if unknown := sorted(set(options.category) - {shard.category for shard in chosen}):
+            known = ", ".join(categories(options.items))
+            raise ValueError(f"category {unknown[0]!r} is not of {options.items}; accepted are {known}")
         torch.set_num_threads(options.threads)
         data, model = load_items(options.items), load(options.model)
         engine = Engine(model, CallCache(model_folder(model.hash)))
@@ -155,7 +168,7 @@ def main() -> int:
         state = "done"
     except (ValueError, CacheError) as error:
         if options.status:
-            report = f"Reading {options.model} ({', '.join(options.category)}) failed.\n\n{error}\n"
+            report = f"Reading {options.model} ({', '.join(options.category) or 'all categories'}) failed.\n\n{error}\n"
             options.status.with_suffix(".failure").write_text(report, encoding="utf-8")
         print(error, file=sys.stderr)
         return 1

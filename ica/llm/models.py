@@ -49,8 +49,25 @@ DAMAGED = (
 )
 
 
+ATTENTION = {"full_attention", "sliding_attention", "global"}
+
+
 class ModelError(ValueError):
     """A model cannot be found, read or used as asked; the message names it, and what is accepted."""
+
+
+def unfit(network: PreTrainedModel) -> str:
+    """Why a network cannot be read as a tree of tokens, as far as its configuration tells; empty if nothing is known."""
+    config = network.config.get_text_config()
+    kinds = {
+        *(getattr(config, "layer_types", None) or ()),
+        *(getattr(config, "attention_layers", None) or ()),
+    }
+    if getattr(network, "_is_stateful", False):
+        return "it keeps a state, not keys and values per token"
+    if other := sorted(kinds - ATTENTION):
+        return f"it has layers of kind {other[0]}; accepted are those that attend to all tokens or to a sliding window"
+    return ""
 
 
 @dataclass(frozen=True)
@@ -70,9 +87,10 @@ class LanguageModel:
     tokenizer: PreTrainedTokenizerBase
 
     def __post_init__(self):
-        if getattr(self.network, "_is_stateful", False):
-            kind = self.network.config.model_type
-            raise ModelError(f"model {self.name} of type {kind} keeps a state, not keys and values per token")
+        if why := unfit(self.network):
+            raise ModelError(
+                f"model {self.name} of type {self.network.config.model_type} cannot be read here: {why}"
+            )
 
     @property
     def device(self) -> torch.device:

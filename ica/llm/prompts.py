@@ -9,7 +9,8 @@ demonstrations, the same before every question) and lines that are added to the 
 - `bare`: no demonstrations, one instruction instead.
 
 In the demonstrations the critic is always right, a right attempt is kept, a wrong one replaced; as many unchecked attempts are
-right as wrong, so being unchecked says nothing; and the unknown option is right in half of those of each verdict.
+right as wrong, so being unchecked says nothing by itself; and the unknown option is right in half of those of each verdict. One
+thing is not balanced: attempts that are the unknown option are right in all of them, as a wrong attempt always names something.
 """
 
 from collections.abc import Sequence

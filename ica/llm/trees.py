@@ -103,11 +103,13 @@ class Tree:
         """
         if old := [node for node, _ in wanted if node < self._read]:
             raise ValueError(f"wanted nodes must be new, got {old[0]} of {self._read} that are read")
-        sees, found = self._sight(), {}
+        sees, found, read = self._sight(), {}, self._read
         for begin in range(self._read, len(self._tokens), self.width):
             end = min(begin + self.width, len(self._tokens))
             pairs = sorted({pair for pair in wanted if begin <= pair[0] < end})
-            found |= dict(zip(pairs, self._pass(begin, end, sees, pairs), strict=True))
+            found |= dict(
+                zip(pairs, self._pass(begin, end, sees[begin - read : end - read], pairs), strict=True)
+            )
         self._read = len(self._tokens)
         return [found[pair] for pair in wanted]
 
@@ -117,20 +119,25 @@ class Tree:
         layers = tuple((k[:, at], v[:, at]) for k, v in self._layers)
         return Prefix(tuple(self._tokens[node] for node in path), layers)
 
-    def _sight(self) -> Bool[Tensor, "nodes nodes"]:
-        """Which nodes are ancestors of a node, or the node itself."""
-        sees = torch.eye(len(self._tokens), dtype=torch.bool)
-        for node, parent in enumerate(self._parents):
-            if parent >= 0:
-                sees[node, : parent + 1] = sees[parent, : parent + 1]
+    def _sight(self) -> Bool[Tensor, "new nodes"]:
+        """Which nodes are ancestors of each new node, or the node itself."""
+        read = self._read
+        sees = torch.zeros(len(self._tokens) - read, len(self._tokens), dtype=torch.bool)
+        for row, parent in enumerate(self._parents[read:]):
+            if parent >= read:
+                sees[row] = sees[parent - read]
+            while 0 <= parent < read:
+                sees[row, parent] = True
+                parent = self._parents[parent]
+            sees[row, read + row] = True
         return sees
 
     def _pass(
-        self, begin: int, end: int, sees: Bool[Tensor, "nodes nodes"], pairs: Sequence[tuple[int, int]]
+        self, begin: int, end: int, sees: Bool[Tensor, "new nodes"], pairs: Sequence[tuple[int, int]]
     ) -> list[float]:
-        """Read the nodes from `begin` to before `end`; see `read`."""
+        """Read the nodes from `begin` to before `end`, of which `sees` has a row each; see `read`."""
         device = self.model.device
-        used = sees[begin:end, :begin].any(0).nonzero()[:, 0]
+        used = sees[:, :begin].any(0).nonzero()[:, 0]
         columns = torch.cat([used, torch.arange(begin, end)])
         cache = DynamicCache()
         if len(used):
@@ -142,7 +149,7 @@ class Tree:
         rows = sorted({node for node, _ in pairs}) or [end - 1]
         out = self.model.network(
             input_ids=torch.tensor([self._tokens[begin:end]], device=device),
-            attention_mask=masks(self.model, sees[begin:end, columns], distance),
+            attention_mask=masks(self.model, sees[:, columns], distance),
             position_ids=depths[None, begin:end].to(device),
             past_key_values=cache,
             use_cache=True,
@@ -163,7 +170,7 @@ class Tree:
 def masks(
     model: LanguageModel, sees: Bool[Tensor, "new columns"], distance: Tensor
 ) -> Tensor | dict[str, Tensor]:
-    """What is added to the attention's scores, in the way the model takes it: 0 where a node is seen, else the least number.
+    """What is added to the attention's scores, in the way the model takes it: 0 where a node is seen, else the lowest number of its type.
 
     Layers with a sliding window see nodes at a distance below the window only.
     """
@@ -191,10 +198,23 @@ def picked(logits: Tensor, pairs: Sequence[tuple[int, int]]) -> list[float]:
 
 
 def computed(
-    model: LanguageModel, sequences: Sequence[Tokens], known: Sequence[Prefix] = (), width: int = WIDTH
+    model: LanguageModel,
+    sequences: Sequence[Tokens],
+    known: Sequence[Prefix] = (),
+    width: int = WIDTH,
+    room: int = ROOM,
 ) -> dict[Tokens, Prefix]:
-    """Keys and values of every sequence (an empty one gives an empty prefix); arguments as for `Tree`."""
-    tree = Tree(model, known, width)
-    paths = {sequence: tree.grow(sequence) for sequence in sorted(set(sequences))}
-    tree.read()
-    return {sequence: tree.prefix(path) if path else Prefix() for sequence, path in paths.items()}
+    """Keys and values of every sequence (an empty one gives an empty prefix).
+
+    Args:
+        known, width: as for `Tree`; of known prefixes only what the sequences share with them is held.
+        room: different tokens that are read at once (or one sequence).
+    """
+    found: dict[Tokens, Prefix] = {}
+    for portion in portions(sequences, room):
+        shared = [max(common(prefix.tokens, one) for one in portion) for prefix in known]
+        tree = Tree(model, [prefix.cut(n) for prefix, n in zip(known, shared, strict=True)], width)
+        paths = {sequence: tree.grow(sequence) for sequence in portion}
+        tree.read()
+        found |= {sequence: tree.prefix(path) if path else Prefix() for sequence, path in paths.items()}
+    return found
