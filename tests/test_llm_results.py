@@ -149,6 +149,18 @@ def test_a_folder_with_some_categories_is_read_as_far_as_it_goes(tmp_path):
         (tmp_path / f"{name}.jsonl").parent.mkdir(exist_ok=True)
         (tmp_path / f"{name}.jsonl").touch()
     assert [one.category for one in shards.shards("live", "smollm2", str(tmp_path))] == ["Age", "SES"]
+    (tmp_path / "Age.jsonl").unlink()
+    assert all(one.counts["triplets"] for one in shards.shards("live", "smollm2", str(tmp_path)))
     assert len(shards.shards("live", "smollm2", str(tmp_path / "none"))) == len(
         shards.shards("live", "smollm2")
     )
+
+
+def test_some_blocks_are_read_in_a_few_categories_only():
+    read = {one.category: one.counts for one in shards.shards("live", "smollm2")}
+    assert all(counts["core"] for counts in read.values())
+    assert {name for name, counts in read.items() if counts["triplets"]} == {
+        "Age",
+        "Gender_identity",
+        "Religion",
+    }

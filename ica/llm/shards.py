@@ -75,10 +75,13 @@ def slug(model: str) -> str:
     return re.sub(r"[^A-Za-z0-9.-]+", "-", Path(model).name).strip("-.") or "model"
 
 
-def _counts(table: dict, few: dict, category: str) -> dict[str, int]:
-    """The counts of a category: those of blocks that only a few categories read are 0 in the others."""
-    left_out = few["blocks"] if category not in few["categories"] else []
-    return {name: 0 if name in left_out else count for name, count in table.items()}
+def _counts(table: dict, few: dict, category: str, present: Sequence[str]) -> dict[str, int]:
+    """The counts of a category: those of blocks that only a few categories read are 0 in the others.
+
+    If none of these few is present, the blocks are read in as many of those that are.
+    """
+    some = [name for name in few["categories"] if name in present] or present[: len(few["categories"])]
+    return {name: 0 if name in few["blocks"] and category not in some else n for name, n in table.items()}
 
 
 def shards(scale: str, model: str, items: str = "bbq", file: Path = FILE) -> list[Shard]:
@@ -93,7 +96,9 @@ def shards(scale: str, model: str, items: str = "bbq", file: Path = FILE) -> lis
         checks.one_of("model", model, tuple(table["ladder"]))
     counts = table["live"] if scale == "live" else table["ladder"][model]
     names = categories(items)
-    return [Shard(scale, model, items, name, _counts(counts, table["few"], name)) for name in names]
+    return [
+        Shard(scale, model, items, name, _counts(counts, table["few"][scale], name, names)) for name in names
+    ]
 
 
 def categories(items: str) -> list[str]:
