@@ -33,6 +33,7 @@ MODELS = reading.to_store(str(config.get("models") or "")) if "models" in config
 READ = reading.needed(ROOT, OVERRIDES)
 LOADED = reading.models(ROOT, OVERRIDES)
 LADDER = [shard for model in MODELS for shard in shards.shards("ladder", model)]
+ATTACKED = reading.attacked(MODELS)
 SHARDS = {shard.id: shard for group in [*READ.values(), LADDER] for shard in group}
 READING = shards.code_digest(ROOT) if SHARDS else ""
 DIGESTS = reading.digests(DIGESTS, READ, LOADED, READING)
@@ -108,13 +109,28 @@ rule read:
         "--threads {threads} --status {OUT}/status/{params.name}.json"
 
 
+rule attack:
+    input:
+        lambda wildcards: ancient(f"build/assets/{wildcards.model}.json"),
+    output:
+        "build/llm/secret/{model}.json",
+    params:
+        code=reading.attack_digest(ROOT) if ATTACKED else "",
+        words=lambda wildcards: ATTACKED[wildcards.model],
+    threads: 1
+    shell:
+        "{SETTLED} OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads} {sys.executable} -m ica.llm.jailbreak {wildcards.model} "
+        "--secrets {params.words} --out {output}"
+
+
 rule ladder:
     input:
         [f"build/llm/{shard.id}.json" for shard in LADDER],
+        attacks=[f"build/llm/secret/{model}.json" for model in ATTACKED],
     params:
         models=" ".join(MODELS),
     shell:
-        "{sys.executable} -m ica.llm.results {params.models}"
+        "{sys.executable} -m ica.llm.results {params.models} --attacks {input.attacks}"
 
 
 rule execute:
@@ -128,6 +144,8 @@ rule execute:
         record=directory(f"{OUT}/record/{{name}}"),
     params:
         digest=lambda wildcards: DIGESTS[wildcards.name],
+    # Long ones begin as soon as they can, so that none is left alone at the end.
+    priority: lambda wildcards: 4 if notebooks.long(ROOT, wildcards.name) else 0
     threads: 1
     # SETTINGS is no parameter of the rule: what of it concerns a notebook is in that notebook's digest.
     shell:

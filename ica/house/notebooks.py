@@ -99,6 +99,11 @@ def runs(root: Path, name: str) -> list[str]:
     return list(read(root, name).metadata.get("ica", {}).get("runs", []))
 
 
+def long(root: Path, name: str) -> bool:
+    """Does the notebook say that it takes a minute or more, in its metadata `{"ica": {"long": true}}`?"""
+    return bool(read(root, name).metadata.get("ica", {}).get("long", False))
+
+
 def _fits(default: object, value: object) -> bool:
     if default is None or type(value) is type(default):
         return True

@@ -145,7 +145,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=folder(), help="folder of the results")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads on the CPU")
     parser.add_argument("--status", type=Path, help="a JSON file that says how far the shard is")
-    return parser.parse_args()  # fmt: skip
+    return parser.parse_intermixed_args()
 
 
 def main() -> int:

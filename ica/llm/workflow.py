@@ -3,13 +3,15 @@
 import hashlib
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from ica.house import notebooks
+import yaml
+
+from ica.house import imports, notebooks
 from ica.llm import assets
-from ica.llm.shards import Shard, ladder, shards
+from ica.llm.shards import FILE, Shard, ladder, shards
 
 READ = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "**/*.jsonl", "**/*.csv")
 
@@ -63,6 +65,19 @@ def to_store(models: str) -> list[str]:
     if unknown := [name for name in chosen if name not in ladder()]:
         raise ValueError(f"MODELS: {unknown[0]!r} is not of the ladder; accepted: {', '.join(ladder())}")
     return chosen
+
+
+def attacked(models: Sequence[str], file: Path = FILE) -> dict[str, int]:
+    """Of these models those that the ladder attacks with the stand-in for jailbreaks, and on how many words."""
+    table = yaml.safe_load(file.read_text(encoding="utf-8"))["attacked"]
+    return {name: words for name, words in table.items() if name in models}
+
+
+def attack_digest(root: Path) -> str:
+    """SHA-256 over what the answers to attacks stand on: the modules, and the attacks themselves."""
+    files = [imports.module_file(root, one) for one in imports.closure(["import ica.llm.jailbreak"], root)]
+    files.append(root / "ica" / "llm" / "attacks.yml")
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def assets_of(shard: Shard) -> list[str]:
