@@ -111,6 +111,17 @@ def test_dialogues_go_as_they_say(monkeypatch):
     assert jailbreak.defend(Engine(model), attacks) == answers
 
 
+def test_groups_of_attacks_are_answered_like_all_at_once():
+    engine, attacks, told = Engine(with_system_turn()), jailbreak.stand_in(5, 1), []
+    whole = jailbreak.together(engine, attacks, ("none", "again"), told.append)
+    assert told == ["none", "again"] and whole == jailbreak.defend(engine, attacks, ("none", "again"))
+    told.clear()
+    assert jailbreak.together(engine, attacks, ("none", "again"), told.append, group=2) == whole
+    assert told[0] == "1 to 2 of 5: none" and told[-1] == "5 to 5 of 5: again"
+    with pytest.raises(ValueError, match="group must be"):
+        jailbreak.together(engine, attacks, group=0)
+
+
 def test_the_judged_table_holds_no_text():
     attacks = [
         Attack("rule", "What is it?", WORD, "direct"),
@@ -178,6 +189,8 @@ def test_stored_tables_come_back(tmp_path):
     jailbreak.store(tmp_path / "one.json", language_model(), table, datetime.now(UTC))
     ((model, again),) = jailbreak.stored(tmp_path)
     assert model["name"] == "small llama" and again["leaked"].tolist() == [True]
-    (tmp_path / "two.json").write_text("{}")
-    with pytest.raises(PromptsError, match="two.json is damaged"):
-        jailbreak.stored(tmp_path)
+    kept = json.loads((tmp_path / "one.json").read_text())
+    for lacking in ({}, kept | {"rows": []}, kept | {"model": {}}, kept | {"rows": [{"attack": 1}]}):
+        (tmp_path / "two.json").write_text(json.dumps(lacking))
+        with pytest.raises(PromptsError, match="two.json is damaged"):
+            jailbreak.stored(tmp_path)

@@ -92,6 +92,26 @@ def test_the_ladder_is_stored_and_read_back(built, tmp_path):
         results.store("gemma3-270m", where)
 
 
+def test_attacks_are_stored_beside_the_ladder(tmp_path):
+    kept, other = tmp_path / "smollm2.json", tmp_path / "other.json"
+    kept.write_text('{"rows": []}')
+    path = results.store_attacks(kept, tmp_path / "stored" / "secret")
+    assert path.name == "smollm2.json" and json.loads(path.read_text()) == {"rows": []}
+    for text in (None, "[]", "{"):
+        if text:
+            other.write_text(text)
+        with pytest.raises(ResultError, match=r"other.json are missing or damaged"):
+            results.store_attacks(other, tmp_path / "stored" / "secret")
+    assert not (tmp_path / "stored" / "secret" / "other.json").exists()
+
+
+def test_the_ladder_attacks_models_that_lead_dialogues():
+    models = workflow.attacked(shards.ladder())
+    assert models and set(models) < set(shards.ladder()) and all(words > 0 for words in models.values())
+    assert workflow.attacked(["gemma3-270m"]) == {}
+    assert workflow.attack_digest(ROOT) != shards.code_digest(ROOT)
+
+
 def test_stored_results_of_this_book_hold_what_they_say():
     for reading in results.stored(ROOT / "results" / "llm"):
         assert reading.scale == "ladder" and reading.items["half"] == shards.HALF
