@@ -1,9 +1,11 @@
 """Conditions and effects: a known critic effect is recovered, and where there is none nothing is found too often."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from llm_items import item, reading, record, records
+from scipy import stats
 
 from ica.llm import conditions, effects, selfcheck
 from ica.llm.readings import rated
@@ -170,6 +172,56 @@ def test_balanced_is_one_half_for_a_judge_of_one_word():
         d = selfcheck.balanced(table.assign(verdict=verdict))
         assert (d.estimate, d.lo, d.hi) == (0.5, 0.5, 0.5)
     assert selfcheck.balanced(table.assign(verdict=table["right"])).estimate == 1.0
+
+
+def test_ranking_is_the_area_under_the_roc_curve_within_strata():
+    rng = np.random.default_rng(3)
+    table = pd.DataFrame(
+        {"odds": rng.integers(0, 4, 60).astype(float), "right": rng.random(60) < 0.4}
+        | {"category": np.repeat(["Age", "Religion"], 30), "condition": "ambiguous"}
+    )
+    won, pairs = 0.0, 0
+    for _, part in table.groupby("category"):
+        right, wrong = part.loc[part["right"], "odds"], part.loc[~part["right"], "odds"]
+        won += stats.mannwhitneyu(right, wrong).statistic
+        pairs += len(right) * len(wrong)
+    d = selfcheck.ranking(table)
+    assert d.estimate == pytest.approx(won / pairs) and d.lo < d.estimate < d.hi and d.n == 60
+    easy = table.assign(odds=table["odds"] + 9 * (table["category"] == "Age"))
+    assert selfcheck.ranking(easy).estimate == pytest.approx(d.estimate)
+    assert selfcheck.ranking(table.assign(odds=table["right"] * 1.0)).estimate == 1.0
+    assert np.isnan(selfcheck.ranking(table.assign(right=True)).estimate)
+
+
+@pytest.mark.parametrize(("lift", "least", "most"), [(0.0, 0, 4), (0.8, 17, 20)])
+def test_ranking_has_power_and_finds_nothing_where_nothing_is(lift, least, most):
+    found = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        right = rng.random(180) < 0.5
+        table = pd.DataFrame(
+            {"odds": rng.normal(size=180) + lift * right, "right": right}
+            | {"category": np.repeat(np.arange(9).astype(str), 20), "condition": "disambiguated"}
+        )
+        d = selfcheck.ranking(table, draws=400)
+        found += d.lo > 0.5 or d.hi < 0.5
+    assert least <= found <= most
+
+
+def test_a_calibrated_critic_takes_its_threshold_from_other_categories():
+    found = records(8, 1.0, -4.0)
+    for k, one in enumerate(found):
+        known = one["core"]["answer"] == one["gold"]
+        for option in range(3):  # it knows, and calls everything wrong
+            one["core"][f"check/{option}"] = [-4.0 + known + 0.001 * (k % 7), -0.1]
+    reading = of(found)
+    own, true = (effects.by_critic(reading, name) for name in ("own", "true"))
+    after = selfcheck.calibrated(reading)
+    assert not effects.firsts(reading)["verdict"].any() and 0.3 < after["verdict"].mean() < 0.7
+    assert abs(after["accuracy"].mean() - true["accuracy"].mean()) < 0.1
+    assert list(after["id"]) == list(own["id"]) and after["accuracy"].mean() > own["accuracy"].mean()
+    with pytest.raises(ValueError, match="needs two categories, got 1"):
+        selfcheck.calibrated(of([one for one in found if one["category"] == "Age"]))
 
 
 def test_the_table_of_self_checks_says_what_each_model_does():

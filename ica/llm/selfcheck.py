@@ -42,6 +42,69 @@ def balanced(table: pd.DataFrame, draws: int = 2000, seed: int = 0) -> Differenc
     return Difference(estimate, float(lo), float(hi), len(table))
 
 
+def ranking(table: pd.DataFrame, draws: int = 2000, seed: int = 0) -> Difference:
+    r"""How well the critic's log-odds rank right answers above wrong ones, whatever the threshold at which it says "right".
+
+    Over all pairs of a right and a wrong answer to items of the same category and condition, the share in which the right one has the
+    greater log-odds of "right" against "wrong" (equal ones count half): the area under the ROC curve, differences in difficulty
+    between categories and kinds of items taken out. 0.5: no better than chance. The interval is a bootstrap over items
+    within category and condition, spread as for `balanced`; without a pair everything is NaN, and n is the number of items.
+
+    Args:
+        table: one row an item with `odds`, `right`, `category` and `condition`, as `effects.firsts` gives.
+    """
+    rng, over, under = np.random.default_rng(seed), np.zeros(draws + 1), np.zeros(draws + 1)
+    strata = [part for _, part in table.groupby(["category", "condition"])]
+    for part in strata:
+        odds, right = part["odds"].to_numpy(), part["right"].to_numpy(dtype=bool)
+        pairs = (right[:, None] & ~right[None]).astype(float)
+        won = pairs * (0.5 + 0.5 * np.sign(odds[:, None] - odds[None]))
+        n = len(part)
+        counts = np.vstack([np.ones(n), rng.multinomial(n, np.full(n, 1 / n), draws)])
+        over += ((counts @ won) * counts).sum(1)
+        under += ((counts @ pairs) * counts).sum(1)
+    if not under[0]:
+        return Difference(float("nan"), float("nan"), float("nan"), len(table))
+    estimate, size = over[0] / under[0], max(2.0, len(table) / len(strata))
+    shares = np.divide(over[1:], under[1:], out=np.full(draws, 0.5), where=under[1:] > 0)
+    spread = (shares - estimate) * np.sqrt(size / (size - 1))
+    lo, hi = np.clip(estimate + np.quantile(spread, [0.025, 0.975]), 0, 1)
+    return Difference(float(estimate), float(lo), float(hi), len(table))
+
+
+def kinds(reading: Reading) -> dict[str, pd.DataFrame]:
+    """First answers by the kind of item, and those to disambiguated items that name a person."""
+    table = effects.firsts(reading)
+    clear = table[table["condition"] == "disambiguated"]
+    return {
+        "ambiguous": table[table["condition"] == "ambiguous"],
+        "disambiguated": clear,
+        "disambiguated, a person named": clear[clear["chosen"] != clear["unknown"]],
+    }
+
+
+def calibrated(reading: Reading) -> pd.DataFrame:
+    """Second answers under the own critic with another threshold, as `effects.by_critic` has them, and its `verdict`.
+
+    The critic says "right" where its log-odds on the first answer exceed their median over the items of all other categories: half
+    of the answers, more or less, whatever it is inclined to say. No truth enters.
+
+    Raises:
+        ValueError: the items are of one category.
+    """
+    table = effects.firsts(reading)
+    names = table["category"].unique()
+    if len(names) < 2:
+        raise ValueError(f"a threshold from other categories needs two categories, got {len(names)}")
+    medians = {name: table.loc[table["category"] != name, "odds"].median() for name in names}
+    verdict = table["odds"] > table["category"].map(medians)
+    true, wrong = (effects.by_critic(reading, name).set_index("id") for name in ("true", "wrong"))
+    agrees = dict(zip(table["id"], verdict == table["right"], strict=True))
+    rows = [(true if agrees[id] else wrong).loc[id] for id in table["id"]]
+    found = pd.DataFrame(rows).rename_axis("id").reset_index()
+    return found.assign(critic="own, calibrated", verdict=verdict.to_numpy())
+
+
 def accuracy_table(readings: Sequence[Reading]) -> pd.DataFrame:
     """How well each model judges its first answers.
 
