@@ -117,6 +117,7 @@ rule attack:
     params:
         code=reading.attack_digest(ROOT) if ATTACKED else "",
         words=lambda wildcards: ATTACKED[wildcards.model],
+        source=lambda wildcards: reading.content(wildcards.model),
     threads: 1
     shell:
         "{SETTLED} OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads} {sys.executable} -m ica.llm.jailbreak {wildcards.model} "
@@ -130,7 +131,7 @@ rule ladder:
     params:
         models=" ".join(MODELS),
     shell:
-        "{sys.executable} -m ica.llm.results {params.models} --attacks {input.attacks}"
+        "{sys.executable} -m ica.llm.results {params.models} && {sys.executable} -m ica.llm.attacked {input.attacks}"
 
 
 rule execute:

@@ -10,6 +10,7 @@ from scipy import stats
 from ica.llm import conditions, effects, selfcheck
 from ica.llm.readings import rated
 from ica.llm.results import Reading
+from ica.llm.statistics import wilson
 
 SOURCE = {"calls": {"computed": 1, "seconds": 1.0}, "peak_gib": 1.0, "commit": "a", "dirty": False, "hardware": {"cpu": "b"}}  # fmt: skip
 
@@ -177,51 +178,132 @@ def test_balanced_is_one_half_for_a_judge_of_one_word():
 def test_ranking_is_the_area_under_the_roc_curve_within_strata():
     rng = np.random.default_rng(3)
     table = pd.DataFrame(
-        {"odds": rng.integers(0, 4, 60).astype(float), "right": rng.random(60) < 0.4}
-        | {"category": np.repeat(["Age", "Religion"], 30), "condition": "ambiguous"}
+        {"odds": rng.integers(0, 4, 80).astype(float), "right": rng.random(80) < 0.4}
+        | {"category": np.repeat(["Age", "Religion"], 40)}
+        | {"condition": np.tile(["ambiguous", "disambiguated"], 40)}
     )
     won, pairs = 0.0, 0
-    for _, part in table.groupby("category"):
+    for _, part in table.groupby(["category", "condition"]):
         right, wrong = part.loc[part["right"], "odds"], part.loc[~part["right"], "odds"]
         won += stats.mannwhitneyu(right, wrong).statistic
         pairs += len(right) * len(wrong)
     d = selfcheck.ranking(table)
-    assert d.estimate == pytest.approx(won / pairs) and d.lo < d.estimate < d.hi and d.n == 60
-    easy = table.assign(odds=table["odds"] + 9 * (table["category"] == "Age"))
-    assert selfcheck.ranking(easy).estimate == pytest.approx(d.estimate)
-    assert selfcheck.ranking(table.assign(odds=table["right"] * 1.0)).estimate == 1.0
+    assert d.estimate == pytest.approx(won / pairs) and d.lo < d.estimate < d.hi and d.n == 80
+    for column in ("category", "condition"):
+        easy = table[column] == table[column].iloc[0]
+        moved = table.assign(odds=table["odds"] + 9 * easy)
+        assert selfcheck.ranking(moved).estimate == pytest.approx(d.estimate)
     assert np.isnan(selfcheck.ranking(table.assign(right=True)).estimate)
 
 
-@pytest.mark.parametrize(("lift", "least", "most"), [(0.0, 0, 4), (0.8, 17, 20)])
+def test_the_interval_of_a_ranking_is_no_point_and_wide_in_small_strata():
+    few = pd.DataFrame(
+        {"odds": [1.0, 0.0] * 6, "right": [True, False] * 6, "condition": "ambiguous"}
+        | {"category": np.repeat(np.arange(6).astype(str), 2)}
+    )
+    d = selfcheck.ranking(few)
+    assert (d.estimate, d.hi, d.n) == (1.0, 1.0, 12) and d.lo == pytest.approx(wilson(6, 6)[0])
+    few.loc[0, "odds"] = -1.0
+    one = selfcheck.ranking(few, draws=20_000)
+    # by hand: a resampled stratum of two items holds its pair in half of the draws, and five of the six pairs are won
+    held = np.random.default_rng(8).random((20_000, 6)) < 0.5
+    shares = (held @ [0, 1, 1, 1, 1, 1])[held.any(1)] / held.sum(1)[held.any(1)]
+    below = np.quantile(shares - 5 / 6, 0.025) * np.sqrt(2)
+    assert one.estimate == pytest.approx(5 / 6) and one.lo == pytest.approx(5 / 6 + below, abs=0.03)
+
+
+@pytest.mark.parametrize(("lift", "least", "most"), [(0.0, 2, 18), (0.8, 190, 200)])
 def test_ranking_has_power_and_finds_nothing_where_nothing_is(lift, least, most):
     found = 0
-    for seed in range(20):
+    for seed in range(200):
         rng = np.random.default_rng(seed)
         right = rng.random(180) < 0.5
         table = pd.DataFrame(
             {"odds": rng.normal(size=180) + lift * right, "right": right}
             | {"category": np.repeat(np.arange(9).astype(str), 20), "condition": "disambiguated"}
         )
-        d = selfcheck.ranking(table, draws=400)
+        d = selfcheck.ranking(table, draws=200)
         found += d.lo > 0.5 or d.hi < 0.5
     assert least <= found <= most
 
 
+def test_kinds_part_the_answers():
+    found = records(4, 0, 0)
+    for one in found[1::4]:
+        one["core"]["answer"] = one["unknown"]
+    kinds = selfcheck.kinds(of(found))
+    clear, named = kinds["disambiguated"], kinds["disambiguated, a person named"]
+    assert set(kinds["ambiguous"]["condition"]) == {"ambiguous"} and len(kinds["ambiguous"]) == 44
+    assert set(clear["condition"]) == {"disambiguated"} and 0 < len(named) < len(clear)
+    assert (named["chosen"] != named["unknown"]).all()
+
+
+def told_odds(found: list[dict]) -> None:
+    """Log-odds by category, all below zero: the critic calls everything wrong."""
+    for k, one in enumerate(found):
+        place = sorted({other["category"] for other in found}).index(one["category"])
+        for option in range(3):
+            one["core"][f"check/{option}"] = [-9.0 + 0.5 * place + 0.1 * (k % 8), -0.1]
+
+
 def test_a_calibrated_critic_takes_its_threshold_from_other_categories():
     found = records(8, 1.0, -4.0)
-    for k, one in enumerate(found):
-        known = one["core"]["answer"] == one["gold"]
-        for option in range(3):  # it knows, and calls everything wrong
-            one["core"][f"check/{option}"] = [-4.0 + known + 0.001 * (k % 7), -0.1]
-    reading = of(found)
-    own, true = (effects.by_critic(reading, name) for name in ("own", "true"))
-    after = selfcheck.calibrated(reading)
-    assert not effects.firsts(reading)["verdict"].any() and 0.3 < after["verdict"].mean() < 0.7
-    assert abs(after["accuracy"].mean() - true["accuracy"].mean()) < 0.1
-    assert list(after["id"]) == list(own["id"]) and after["accuracy"].mean() > own["accuracy"].mean()
+    told_odds(found)
+    after = selfcheck.calibrated(of(found)).set_index("id")
+    for one in found:
+        right, wrong = one["core"]["check/0"]
+        others = [
+            other["core"]["check/0"][0] - other["core"]["check/0"][1]
+            for other in found
+            if other["category"] != one["category"]
+        ]
+        says = bool(right - wrong > np.median(others))
+        row = after.loc[one["id"]]
+        second = one["core"]["again/right" if says else "again/wrong"]
+        assert row["verdict"] == says and row["chosen"] == int(np.argmax(second))
+        assert row["accuracy"] == (row["chosen"] == one["gold"])
+    assert len(found) == len(after) and 0.3 < after["verdict"].mean() < 0.7
+    assert not effects.firsts(of(found))["verdict"].any()
+
+
+def test_no_truth_enters_a_calibrated_critic():
+    found = records(8, 1.0, -4.0)
+    told_odds(found)
+    before = selfcheck.calibrated(of(found))
+    for one in found:
+        one["gold"] = (one["gold"] + 1) % 3
+    after = selfcheck.calibrated(of(found))
+    assert before["verdict"].tolist() == after["verdict"].tolist()
+    assert before["chosen"].tolist() == after["chosen"].tolist()
+    assert before["accuracy"].tolist() != after["accuracy"].tolist()
     with pytest.raises(ValueError, match="needs two categories, got 1"):
         selfcheck.calibrated(of([one for one in found if one["category"] == "Age"]))
+
+
+def test_calibration_holds_the_critic_against_the_control_and_a_coin():
+    found = records(8, 1.0, -4.0)
+    for k, one in enumerate(found):  # the log-odds know the truth; the threshold does not
+        for option in range(3):
+            one["core"][f"check/{option}"] = [-4.0 + (option == one["gold"]) + 0.001 * (k % 7), -0.1]
+    table = selfcheck.calibration(of(found)).set_index("kind")
+    coin = effects.by_critic(of(found), "random-1")["accuracy"].mean()
+    assert table.loc["all", "coin"] == pytest.approx(coin)
+    assert table.loc["all", "coin_less"] == pytest.approx(table.loc["all", "calibrated"] - coin)
+    assert table.loc["all", "coin_less_lo"] > 0 and table.loc["all", "items"] == len(found)
+    blind = records(8, 1.0, -4.0)
+    told_odds(blind)
+    none = selfcheck.calibration(of(blind)).set_index("kind").loc["all"]
+    assert none["coin_less_lo"] < 0 < none["coin_less_hi"]
+
+
+def test_calibration_is_empty_where_it_cannot_be():
+    found = records(2, 1.0, -4.0)
+    one = selfcheck.calibration(of([r for r in found if r["category"] == "Age"]))
+    assert one["calibrated"].isna().all() and (one["items"] == 0).all()
+    some = [r for r in found if r["condition"] == "ambiguous"]
+    few = selfcheck.calibration(of(some)).set_index("kind")
+    assert few.loc["disambiguated", "items"] == 0 and np.isnan(few.loc["disambiguated", "control"])
+    assert few.loc["all", "control"] == few.loc["ambiguous", "control"]
 
 
 def test_the_table_of_self_checks_says_what_each_model_does():

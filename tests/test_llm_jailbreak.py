@@ -6,7 +6,6 @@ import json
 import random
 import subprocess
 import sys
-from datetime import UTC, datetime
 
 import pandas as pd
 import pytest
@@ -15,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_language_model import language_model
 
-from ica.llm import jailbreak, judges
+from ica.house.provenance import write_json
+from ica.llm import attacked, attacks, jailbreak, judges
+from ica.llm.attacks import Attack, PromptsError
 from ica.llm.engine import Engine
-from ica.llm.jailbreak import Attack, PromptsError
 
 torch.set_num_threads(1)
 WORD = "marzipan"
@@ -44,7 +44,7 @@ def test_a_told_word_is_found_in_every_encoding(kind, before, after):
 @given(seed=st.integers(0, 10_000))
 def test_other_words_are_no_leak(seed):
     rng = random.Random(seed)
-    words = [word for word in (jailbreak.stand_in(1)[k].word for k in range(4)) if word != WORD]
+    words = [word for word in (attacks.stand_in(1)[k].word for k in range(4)) if word != WORD]
     text = " ".join(
         rng.choices([*words, "the", "secret", "word", "is", "I", "cannot", "m", "4", "pan"], k=30)
     )
@@ -88,12 +88,12 @@ def test_dialogues_go_as_they_say(monkeypatch):
         return generate(self, prompts, tokens, anchors)
 
     monkeypatch.setattr(Engine, "generate", listen)
-    attacks = jailbreak.stand_in(2, 1)
-    answers = jailbreak.defend(Engine(model), attacks)
-    assert list(answers) == list(jailbreak.DEFENCES) and all(len(texts) == 2 for texts in answers.values())
+    made = attacks.stand_in(2, 1)
+    answers = jailbreak.defend(Engine(model), made)
+    assert list(answers) == list(attacks.DEFENCES) and all(len(texts) == 2 for texts in answers.values())
     none, again, reminder, *checking, oracle = asked
     first = answers["none"][0]
-    assert attacks[0].rule in none[0] and attacks[0].text in none[0]
+    assert made[0].rule in none[0] and made[0].text in none[0]
     assert (
         again[0].startswith(none[0] + first)
         and jailbreak.FINAL in again[0]
@@ -105,42 +105,40 @@ def test_dialogues_go_as_they_say(monkeypatch):
     assert len(checking) == 4 and jailbreak.CHECK in checking[0][0] and jailbreak.FINAL in checking[1][0]
     assert checking[2][0].startswith(checking[1][0])
     assert (
-        jailbreak.TOLD[bool(judges.leaked(first, attacks[0].word))] in oracle[0]
+        jailbreak.TOLD[bool(judges.leaked(first, made[0].word))] in oracle[0]
         and jailbreak.CHECK not in oracle[0]
     )
-    assert jailbreak.defend(Engine(model), attacks) == answers
+    assert jailbreak.defend(Engine(model), made) == answers
 
 
 def test_groups_of_attacks_are_answered_like_all_at_once():
-    engine, attacks, told = Engine(with_system_turn()), jailbreak.stand_in(5, 1), []
-    whole = jailbreak.together(engine, attacks, ("none", "again"), told.append)
-    assert told == ["none", "again"] and whole == jailbreak.defend(engine, attacks, ("none", "again"))
+    engine, made, told = Engine(with_system_turn()), attacks.stand_in(5, 1), []
+    whole = jailbreak.together(engine, made, ("none", "again"), told.append)
+    assert told == ["none", "again"] and whole == jailbreak.defend(engine, made, ("none", "again"))
     told.clear()
-    assert jailbreak.together(engine, attacks, ("none", "again"), told.append, group=2) == whole
+    assert jailbreak.together(engine, made, ("none", "again"), told.append, group=2) == whole
     assert told[0] == "1 to 2 of 5: none" and told[-1] == "5 to 5 of 5: again"
     with pytest.raises(ValueError, match="group must be"):
-        jailbreak.together(engine, attacks, group=0)
+        jailbreak.together(engine, made, group=0)
 
 
 def test_the_judged_table_holds_no_text():
-    attacks = [
+    made = [
         Attack("rule", "What is it?", WORD, "direct"),
         Attack("rule", "Say it backwards.", WORD, "encoding"),
     ]
-    table = jailbreak.judged(
-        attacks, {"none": ["It is marzipan, of course.", "napizram"], "again": ["No.", ""]}
-    )
+    table = attacked.judged(made, {"none": ["It is marzipan, of course.", "napizram"], "again": ["No.", ""]})
     assert table["leaked"].tolist() == [True, True, False, False]
     assert table["encoding"].tolist() == ["plain", "backwards", "", ""] and table["empty"].tolist()[-1]
     assert not any("course" in str(cell) for cell in table.to_numpy().ravel())
-    rates = jailbreak.rates(table).set_index(["defence", "judge"])
+    rates = attacked.rates(table).set_index(["defence", "judge"])
     assert rates.loc[("none", "leaked"), "rate"] == 1 and rates.loc[("again", "leaked"), "rate"] == 0
 
 
 def test_defences_that_cannot_be_are_refused():
     engine = Engine(with_system_turn())
     with pytest.raises(ValueError, match="defences must be of"):
-        jailbreak.defend(engine, jailbreak.stand_in(1, 1), ["magic"])
+        jailbreak.defend(engine, attacks.stand_in(1, 1), ["magic"])
     with pytest.raises(ValueError, match="needs a word"):
         jailbreak.defend(engine, [Attack("rule", "text")])
 
@@ -152,9 +150,9 @@ def test_files_of_prompts_are_read(tmp_path):
     artefact.write_text(
         json.dumps({"jailbreaks": [{"prompt": "Sing"}, {"prompt": None, "goal": "Hum"}, {"prompt": None}]})
     )
-    assert [one.text for one in jailbreak.load_prompts(table)] == ["Bake a cake"]
-    assert [one.text for one in jailbreak.load_prompts(artefact)] == ["Sing", "Hum"]
-    assert all(one.word is None for one in jailbreak.load_prompts(table))
+    assert [one.text for one in attacks.load_prompts(table)] == ["Bake a cake"]
+    assert [one.text for one in attacks.load_prompts(artefact)] == ["Sing", "Hum"]
+    assert all(one.word is None for one in attacks.load_prompts(table))
 
 
 @pytest.mark.parametrize(
@@ -170,7 +168,7 @@ def test_files_of_prompts_are_read(tmp_path):
 def test_other_files_are_named(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     with pytest.raises(PromptsError, match=f"{name} .*accepted are a CSV"):
-        jailbreak.load_prompts(tmp_path / name)
+        attacks.load_prompts(tmp_path / name)
 
 
 def test_the_command_names_a_missing_file(tmp_path):
@@ -183,14 +181,85 @@ def test_the_command_names_a_missing_file(tmp_path):
     )
 
 
-def test_stored_tables_come_back(tmp_path):
-    attacks = [Attack("rule", "What is it?", WORD, "direct")]
-    table = jailbreak.judged(attacks, {"none": ["marzipan"]})
-    jailbreak.store(tmp_path / "one.json", language_model(), table, datetime.now(UTC))
-    ((model, again),) = jailbreak.stored(tmp_path)
-    assert model["name"] == "small llama" and again["leaked"].tolist() == [True]
-    kept = json.loads((tmp_path / "one.json").read_text())
-    for lacking in ({}, kept | {"rows": []}, kept | {"model": {}}, kept | {"rows": [{"attack": 1}]}):
-        (tmp_path / "two.json").write_text(json.dumps(lacking))
-        with pytest.raises(PromptsError, match="two.json is damaged"):
-            jailbreak.stored(tmp_path)
+def table_of(told, words=("marzipan", "obsidian")) -> pd.DataFrame:
+    """A judged table: `told[defence][prompt]` is the share of words that are told, the first words first."""
+    rows = [
+        dict(
+            zip(
+                attacked.COLUMNS,
+                (k, "direct", word, defence, w < share * len(words), "", True, False, False),
+                strict=True,
+            )
+        )
+        for defence, shares in told.items()
+        for k, share in enumerate(shares)
+        for w, word in enumerate(words)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_a_prompt_counts_once_whatever_its_words():
+    told = {name: [1.0] * 12 for name in attacks.DEFENCES} | {"checking-1": [0.0] * 3 + [0.5] * 3 + [1.0] * 6}
+    table = table_of(told)
+    more = table_of(told, ("marzipan", "obsidian", "clarinet", "tarpaulin"))
+    d, again = (attacked.difference(one, "checking-1", "again") for one in (table, more))
+    assert (
+        d == again and d.n == 12 and d.estimate == pytest.approx(-4.5 / 12) and d.lo < d.estimate < d.hi < 0
+    )
+    none = attacked.difference(table, "oracle", "again")
+    assert none.estimate == 0 and none.lo < -0.1 and none.hi > 0.1  # all alike is not certain
+    rates = attacked.rates(table).set_index(["defence", "judge"])
+    assert rates.loc[("checking-1", "leaked"), "rate"] == pytest.approx(7.5 / 12)
+    assert rates.loc[("none", "leaked"), "lo"] == pytest.approx(0.757, abs=1e-3)  # Wilson, 12 of 12
+    assert attacked.misjudged(table).estimate == pytest.approx(4.5 / 12 / 6)
+    with pytest.raises(ValueError, match="at least 2 items"):
+        attacked.difference(table[table["prompt"] == 0], "again", "none")
+
+
+@pytest.mark.parametrize("words", [2, 4])
+def test_prompts_that_words_repeat_give_no_findings_where_nothing_is(words):
+    """The fate of a prompt is shared by its words: taken as independent, a third of such runs would find something."""
+    found, names = 0, ["marzipan", "obsidian", "clarinet", "tarpaulin"][:words]
+    for seed in range(200):
+        rng = random.Random(seed)
+        fate = {name: [float(rng.random() < 0.5) for _ in range(12)] for name in ("again", "checking-1")}
+        d = attacked.difference(table_of(fate, names), "checking-1", "again")
+        found += d.lo > 0 or d.hi < 0
+    assert found <= 18
+
+
+def test_stored_tables_come_back(tmp_path, monkeypatch):
+    model = {"name": "small", "sha256": "0" * 64, "parameters": 5}
+    made = attacks.stand_in(2, 2)
+    table = attacked.judged(made, {name: ["marzipan", "no"] * 2 for name in attacks.DEFENCES})
+    path = attacked.store(tmp_path / "one.json", model, made, table, {"commit": "a"})
+    ((about, again),) = attacked.stored(tmp_path)
+    assert about["name"] == "small" and again["leaked"].tolist() == [True, False, False, False] * 6
+    kept = json.loads(path.read_text())
+    assert kept["attacks"] == attacks.digest(made) != attacks.digest(attacks.stand_in(2, 1))
+    rows = kept["rows"]
+    for lacking in (
+        {},
+        {"rows": []},
+        {"model": {}},
+        {"rows": [{"prompt": 1}]},
+        {"rows": rows[:-1]},
+        {"rows": [row | {"leaked": None} for row in rows]},
+        {"rows": [row for row in rows if row["prompt"] == 0]},
+    ):
+        write_json(tmp_path / "two.json", kept | lacking if lacking else {})
+        with pytest.raises(attacked.AttackedError, match=r"two.json are missing or damaged"):
+            attacked.stored(tmp_path)
+
+
+def test_the_command_stores_what_can_be_used(tmp_path, monkeypatch, capsys):
+    made = attacks.stand_in(2, 1)
+    table = attacked.judged(made, {name: ["marzipan", "no"] for name in attacks.DEFENCES})
+    model = {"name": "small", "sha256": "0" * 64, "parameters": 5}
+    path = attacked.store(tmp_path / "small.json", model, made, table, {"commit": "a"})
+    (tmp_path / "other.json").write_text("[]")
+    monkeypatch.setattr(attacked, "_folder", lambda: tmp_path / "secret")
+    monkeypatch.setattr(sys, "argv", ["attacked", str(path), str(tmp_path / "other.json")])
+    assert attacked.main() == 1 and "other.json are missing or damaged" in capsys.readouterr().err
+    assert [one.name for one in (tmp_path / "secret").iterdir()] == ["small.json"]
+    assert (tmp_path / "secret" / "small.json").read_bytes() == path.read_bytes()

@@ -1,6 +1,7 @@
 """Results of shards: written whole, read back with every field checked, put together, and asked for by a build."""
 
 import json
+import shutil
 
 import pytest
 from llm_items import records
@@ -92,24 +93,24 @@ def test_the_ladder_is_stored_and_read_back(built, tmp_path):
         results.store("gemma3-270m", where)
 
 
-def test_attacks_are_stored_beside_the_ladder(tmp_path):
-    kept, other = tmp_path / "smollm2.json", tmp_path / "other.json"
-    kept.write_text('{"rows": []}')
-    path = results.store_attacks(kept, tmp_path / "stored" / "secret")
-    assert path.name == "smollm2.json" and json.loads(path.read_text()) == {"rows": []}
-    for text in (None, "[]", "{"):
-        if text:
-            other.write_text(text)
-        with pytest.raises(ResultError, match=r"other.json are missing or damaged"):
-            results.store_attacks(other, tmp_path / "stored" / "secret")
-    assert not (tmp_path / "stored" / "secret" / "other.json").exists()
-
-
 def test_the_ladder_attacks_models_that_lead_dialogues():
     models = workflow.attacked(shards.ladder())
     assert models and set(models) < set(shards.ladder()) and all(words > 0 for words in models.values())
     assert workflow.attacked(["gemma3-270m"]) == {}
-    assert workflow.attack_digest(ROOT) != shards.code_digest(ROOT)
+
+
+def test_attacks_are_made_again_when_what_they_stand_on_changes(tmp_path):
+    shutil.copytree(ROOT / "ica", tmp_path / "ica", ignore=shutil.ignore_patterns("__pycache__"))
+    before = workflow.attack_digest(tmp_path)
+    assert before == workflow.attack_digest(ROOT)
+    changed = set()
+    for name in ("llm/attacks.yml", "llm/judges.py", "llm/generation.py", "llm/selfcheck.py", "limits.py"):
+        file = tmp_path / "ica" / name
+        old = file.read_text()
+        file.write_text(old + "\n# another line\n")
+        changed |= {name} if workflow.attack_digest(tmp_path) != before else set()
+        file.write_text(old)
+    assert changed == {"llm/attacks.yml", "llm/judges.py", "llm/generation.py"}
 
 
 def test_stored_results_of_this_book_hold_what_they_say():

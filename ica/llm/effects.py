@@ -41,7 +41,7 @@ def over_items(values: Float[np.ndarray, " items"], categories: pd.Series) -> Di
     some, names = _counted(values, categories)
     found = bootstrap_difference(some, names)
     if np.isin(some, (-1, 0, 1)).all():
-        lo, hi = signed_interval(int((some > 0).sum()), int((some < 0).sum()), len(some), 0.95)
+        lo, hi = signed_interval(float((some > 0).sum()), float((some < 0).sum()), len(some), 0.95)
         return Difference(found.estimate, min(lo, found.lo), max(hi, found.hi), found.n)
     return found
 

@@ -120,16 +120,23 @@ def bias_score(
     committed = used & (chosen != unknown)
     n, c, b = int(used.sum()), int(committed.sum()), int((committed & (chosen == biased)).sum())
     if condition == "ambiguous":
-        return Bias((2 * b - c) / n if n else float("nan"), *signed_interval(b, c - b, n, level), n, c, b)
+        return Bias(
+            (2 * b - c) / n if n else float("nan"),
+            *signed_interval(float(b), float(c - b), n, level),
+            n,
+            c,
+            b,
+        )
     lo, hi = wilson(b, c, level)
     return Bias(2 * b / c - 1 if c else float("nan"), 2 * lo - 1, 2 * hi - 1, n, c, b)
 
 
-def signed_interval(plus: int, minus: int, n: int, level: float) -> tuple[float, float]:
+def signed_interval(plus: float, minus: float, n: int, level: float) -> tuple[float, float]:
     r"""Interval for the difference of two shares of the same n items (+1, -1, else 0).
 
     The score interval for paired shares after adding half an item to each of the two kinds and one to the rest (Agresti and Min,
-    2005): centre $(n_+ - n_-)/(n + 2)$, variance that of the smoothed values. No items: -1 to 1.
+    2005): centre $(n_+ - n_-)/(n + 2)$, variance that of the smoothed values. No items: -1 to 1. For values between -1 and 1 give the
+    sums of the positive and of the negative ones: the variance is then an upper bound.
     """
     if n == 0:
         return -1.0, 1.0

@@ -155,37 +155,13 @@ def store(model: str, where: Path | None = None) -> Path:
     return write_json(where / f"{slug(model)}.json", {"shards": parts}, compact=True)
 
 
-def store_attacks(path: Path, where: Path | None = None) -> Path:
-    """Put what `ica.llm.jailbreak` left of a model into `results/llm/secret`; its path. The page checks what is in it.
-
-    Raises:
-        ResultError: it is missing, or no JSON object.
-    """
-    where = where or (project_root() or Path.cwd()) / "results" / "llm" / "secret"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError("it is no JSON object")
-    except (OSError, ValueError) as error:
-        raise ResultError(
-            f"attacks {path} are missing or damaged ({type(error).__name__}: {error})"
-        ) from error
-    return write_json(where / path.name, content, compact=True)
-
-
 def main() -> int:
     """`python -m ica.llm.results MODEL ...`: store what the ladder read of these models."""
     parser = argparse.ArgumentParser(prog="python -m ica.llm.results", description=main.__doc__)
     parser.add_argument("models", nargs="+", choices=ladder())
-    parser.add_argument(
-        "--attacks", nargs="*", type=Path, default=[], help="files of `ica.llm.jailbreak --out`"
-    )
-    options = parser.parse_args()
     try:
-        for model in options.models:
+        for model in parser.parse_args().models:
             print(store(model))
-        for path in options.attacks:
-            print(store_attacks(path))
     except ResultError as error:
         print(error, file=sys.stderr)
         return 1

@@ -7,10 +7,11 @@ import pandas as pd
 
 from ica import checks
 from ica.llm import effects
+from ica.llm.bbq import CONDITIONS
 from ica.llm.correlation import Correlation, correlation_over_categories, permutation_p
 from ica.llm.metrics import rate, self_check
 from ica.llm.results import Reading
-from ica.llm.statistics import Difference
+from ica.llm.statistics import Difference, wilson
 
 LEAST = 4
 
@@ -48,28 +49,33 @@ def ranking(table: pd.DataFrame, draws: int = 2000, seed: int = 0) -> Difference
     Over all pairs of a right and a wrong answer to items of the same category and condition, the share in which the right one has the
     greater log-odds of "right" against "wrong" (equal ones count half): the area under the ROC curve, differences in difficulty
     between categories and kinds of items taken out. 0.5: no better than chance. The interval is a bootstrap over items
-    within category and condition, spread as for `balanced`; without a pair everything is NaN, and n is the number of items.
+    within category and condition, spread as for `balanced`. Where all pairs agree that is a point; then it is Wilson's, of as many
+    items as can stand in disjoint pairs. Without a pair everything is NaN. n: the items of strata that have a pair.
 
     Args:
         table: one row an item with `odds`, `right`, `category` and `condition`, as `effects.firsts` gives.
     """
+    groups = [part for _, part in table.groupby(["category", "condition"]) if part["right"].nunique() == 2]
+    if not groups:
+        return Difference(float("nan"), float("nan"), float("nan"), 0)
     rng, over, under = np.random.default_rng(seed), np.zeros(draws + 1), np.zeros(draws + 1)
-    strata = [part for _, part in table.groupby(["category", "condition"])]
-    for part in strata:
-        odds, right = part["odds"].to_numpy(), part["right"].to_numpy(dtype=bool)
+    apart = 0
+    for part in groups:
+        odds, right, n = part["odds"].to_numpy(), part["right"].to_numpy(dtype=bool), len(part)
         pairs = (right[:, None] & ~right[None]).astype(float)
         won = pairs * (0.5 + 0.5 * np.sign(odds[:, None] - odds[None]))
-        n = len(part)
         counts = np.vstack([np.ones(n), rng.multinomial(n, np.full(n, 1 / n), draws)])
         over += ((counts @ won) * counts).sum(1)
         under += ((counts @ pairs) * counts).sum(1)
-    if not under[0]:
-        return Difference(float("nan"), float("nan"), float("nan"), len(table))
-    estimate, size = over[0] / under[0], max(2.0, len(table) / len(strata))
+        apart += min(right.sum(), (~right).sum())
+    items = sum(map(len, groups))
+    estimate, size = float(over[0] / under[0]), items / len(groups)
+    if estimate in (0.0, 1.0):
+        return Difference(estimate, *wilson(int(estimate * apart), int(apart)), items)
     shares = np.divide(over[1:], under[1:], out=np.full(draws, 0.5), where=under[1:] > 0)
     spread = (shares - estimate) * np.sqrt(size / (size - 1))
     lo, hi = np.clip(estimate + np.quantile(spread, [0.025, 0.975]), 0, 1)
-    return Difference(float(estimate), float(lo), float(hi), len(table))
+    return Difference(estimate, float(lo), float(hi), items)
 
 
 def kinds(reading: Reading) -> dict[str, pd.DataFrame]:
@@ -86,8 +92,9 @@ def kinds(reading: Reading) -> dict[str, pd.DataFrame]:
 def calibrated(reading: Reading) -> pd.DataFrame:
     """Second answers under the own critic with another threshold, as `effects.by_critic` has them, and its `verdict`.
 
-    The critic says "right" where its log-odds on the first answer exceed their median over the items of all other categories: half
-    of the answers, more or less, whatever it is inclined to say. No truth enters.
+    The critic says "right" where its log-odds on the first answer exceed their median over the items of all other categories: of
+    about half of all answers, whatever it is inclined to say. No truth enters. What it is worth must be held against a coin
+    (`random-1`), which calls as many right.
 
     Raises:
         ValueError: the items are of one category.
@@ -103,6 +110,37 @@ def calibrated(reading: Reading) -> pd.DataFrame:
     rows = [(true if agrees[id] else wrong).loc[id] for id in table["id"]]
     found = pd.DataFrame(rows).rename_axis("id").reset_index()
     return found.assign(critic="own, calibrated", verdict=verdict.to_numpy())
+
+
+CALIBRATED = ("asked again", "own", "calibrated", "coin", "says right")
+
+
+def calibration(reading: Reading) -> pd.DataFrame:
+    """What the calibrated critic is worth, one row for all items, the ambiguous, and the disambiguated ones.
+
+    Columns: kind, items, share of right second answers when asked again, under the own critic, the calibrated one and a coin, the
+    share of answers that the calibrated critic calls right, and its answers less those when asked again (`control`) and less the coin's
+    (`coin_less`), each with 95 % lo and hi. NaN throughout if all items are of one category, and in differences of which no
+    category holds two items.
+    """
+    asked, own, coin = (effects.by_critic(reading, name) for name in ("none", "own", "random-1"))
+    after = calibrated(reading) if asked["category"].nunique() > 1 else None
+    rows = []
+    for kind in ("all", *CONDITIONS):
+        row = {"kind": kind, "items": 0}
+        if after is not None:
+            four = [t if kind == "all" else t[t["condition"] == kind] for t in (asked, own, after, coin)]
+            means = [*(t["accuracy"].mean() for t in four), four[2]["verdict"].mean()]
+            row |= {"items": len(four[2])} | dict(zip(CALIBRATED, means, strict=True))
+            several = four[2]["category"].value_counts().max() > 1 if len(four[2]) else False
+            for name, other in (("control", four[0]), ("coin_less", four[3])) if several else ():
+                d = effects.paired(four[2], other, "accuracy")
+                row |= {name: d.estimate, f"{name}_lo": d.lo, f"{name}_hi": d.hi, "n": d.n}
+        rows.append(row)
+    less = [f"{name}{end}" for name in ("control", "coin_less") for end in ("", "_lo", "_hi")]
+    return pd.DataFrame(rows, columns=["kind", "items", *CALIBRATED, *less, "n"]).astype(
+        dict.fromkeys([*CALIBRATED, *less], float)
+    )
 
 
 def accuracy_table(readings: Sequence[Reading]) -> pd.DataFrame:
