@@ -1,7 +1,10 @@
 """Results of shards: written whole, read back with every field checked, put together, and asked for by a build."""
 
 import json
+import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 from llm_items import records
@@ -97,6 +100,19 @@ def test_the_ladder_attacks_models_that_lead_dialogues():
     models = workflow.attacked(shards.ladder())
     assert models and set(models) < set(shards.ladder()) and all(words > 0 for words in models.values())
     assert workflow.attacked(["gemma3-270m"]) == {}
+
+
+@pytest.mark.parametrize(("model", "attacks"), [("smollm2", 1), ("gemma3-270m", 0)])
+def test_the_ladder_asks_for_shards_and_attacks(model, attacks):
+    command = [sys.executable, "-m", "snakemake", "-n", "--nolock", "--cores", "1", "--quiet", "rules"]
+    command += ["--rerun-triggers", "params", "--config", f"models={model}", "--forceall", "--", "ladder"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    jobs = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, flags=re.MULTILINE))
+    assert int(jobs["read"]) == 11 and int(jobs["ladder"]) == 1 and int(jobs.get("attack", 0)) == attacks
+
+
+def test_long_notebooks_say_so():
+    assert notebooks.long(ROOT, "llm_jailbreak") and not notebooks.long(ROOT, "alignment")
 
 
 def test_attacks_are_made_again_when_what_they_stand_on_changes(tmp_path):
