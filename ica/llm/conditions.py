@@ -114,7 +114,7 @@ def shifts(records: Iterable[dict], block: str = "core") -> pd.DataFrame:
 
 
 def rounds(records: Iterable[dict]) -> pd.DataFrame:
-    """Answers after 0 to 3 corrections by critic: columns id, category, critic, round, accuracy, changed."""
+    """Answers after 0 to 3 corrections by critic: columns id, category, condition, critic, round, accuracy, changed."""
     rows = []
     for record in records:
         if "rounds" not in record:
@@ -126,6 +126,7 @@ def rounds(records: Iterable[dict]) -> pd.DataFrame:
                     {
                         "id": record["id"],
                         "category": record["category"],
+                        "condition": record["condition"],
                         "critic": critic,
                         "round": number,
                         "accuracy": float(answers[number] == record["gold"]),
