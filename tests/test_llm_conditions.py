@@ -153,6 +153,28 @@ def test_one_response_of_low_score_is_followed_by_choosing_another():
         assert row["aligned"] == (chosen != 2) and row["chance"] == pytest.approx(2 / 3)
 
 
+@pytest.mark.parametrize("lift", [0.0, 0.7])
+def test_exchanged_scores_show_what_a_score_does_and_nothing_else(lift):
+    rng, found = np.random.default_rng(0), []
+    for k in range(40):
+        one = item(k, condition="disambiguated")
+        known = rng.normal(0, 3, 3)  # what the model holds of the options, and of their places
+        contexts = {}
+        for name, level in (("noise/0", 0.0), ("swapped", "swapped")):
+            scores = np.array(rated(one.id, one.gold, level))
+            contexts[name] = (known + lift * (scores == scores.max())).tolist()
+        found.append(record(one, one.gold, 0, 0, True) | {"triplets": {"shown": [2, 0, 1]} | contexts})
+    table = conditions.exchanges(found)
+    raw = [conditions.log_probability(found[0]["triplets"]["noise/0"], k) for k in range(3)]
+    assert sum(np.exp(raw)) == pytest.approx(1)
+    if not lift:
+        assert table[["right", "wrong", "contrast"]].abs().to_numpy().max() < 1e-12
+    else:
+        assert (table["right"] > 0).all() and (table["wrong"] > 0).all()
+        assert table["contrast"].tolist() == pytest.approx([lift] * 40)  # what was put in
+    assert conditions.exchanges(records(2, 0, 0)).empty
+
+
 def test_places_count_where_the_answer_was_shown():
     made = record(
         item(0), 0, 0, 0, True

@@ -215,6 +215,27 @@ def triplets(records: Iterable[dict]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def exchanges(records: Iterable[dict]) -> pd.DataFrame:
+    """What a score does to the response that has it: the same three responses in the same order, two scores exchanged.
+
+    With true scores the right option has the high one, with swapped ones a wrong option has it. Columns id, category, condition;
+    `right` and `wrong`: log-probability (nats, among the options) of the right option, and of that wrong one, with the high
+    score less with the low one; `contrast`: their mean. What the model knows and where a response stands drops out.
+    """
+    rows = []
+    for record in records:
+        if "triplets" not in record:
+            continue
+        gold, found = record["gold"], record["triplets"]
+        scores = rated(record["id"], gold, "swapped")
+        other = scores.index(max(scores))
+        right = log_probability(found["noise/0"], gold) - log_probability(found["swapped"], gold)
+        wrong = log_probability(found["swapped"], other) - log_probability(found["noise/0"], other)
+        facts = {name: record[name] for name in ("id", "category", "condition")}
+        rows.append(facts | {"right": right, "wrong": wrong, "contrast": (right + wrong) / 2})
+    return pd.DataFrame(rows)
+
+
 def places(records: Iterable[dict]) -> pd.DataFrame:
     """For each item and place (0 to 2) the share of its three rotations whose first answer was shown there, as `chosen`."""
     rows = []
