@@ -72,7 +72,9 @@ def test_paired_effects_use_the_items_that_both_have():
     left, right = effects.firsts(of(records(2, 0, 0))), effects.firsts(of(records(2, 0, 0)))
     right["accuracy"] += 0.5
     d = effects.paired(right.iloc[:-4], left, "accuracy")
-    assert d.estimate == pytest.approx(0.5) and d.n == len(left) - 4 and d.lo == pytest.approx(0.5)
+    assert d.estimate == pytest.approx(0.5) and d.n == len(left) - 4 and d.lo < 0.5 < d.hi
+    nats = [table.assign(shift=table["accuracy"]) for table in (right.iloc[:-4], left)]
+    assert effects.paired(*nats, "shift").lo == pytest.approx(0.5)  # no shares: the bootstrap's alone
     left["accuracy"], right["accuracy"] = (
         0.0,
         (right["category"] == "Age").astype(float),
@@ -153,25 +155,23 @@ def test_one_response_of_low_score_is_followed_by_choosing_another():
         assert row["aligned"] == (chosen != 2) and row["chance"] == pytest.approx(2 / 3)
 
 
-@pytest.mark.parametrize("lift", [0.0, 0.7])
-def test_exchanged_scores_show_what_a_score_does_and_nothing_else(lift):
+@pytest.mark.parametrize(("pull", "push"), [(0.0, 0.0), (0.7, 0.7), (0.0, 0.7), (0.7, -0.2)])
+def test_exchanged_scores_show_what_a_score_does_to_its_response(pull, push):
+    """`pull`: what the high score adds to the right option, `push`: to a wrong one."""
     rng, found = np.random.default_rng(0), []
-    for k in range(40):
+    for k in range(20):
         one = item(k, condition="disambiguated")
         known = rng.normal(0, 3, 3)  # what the model holds of the options, and of their places
         contexts = {}
         for name, level in (("noise/0", 0.0), ("swapped", "swapped")):
             scores = np.array(rated(one.id, one.gold, level))
-            contexts[name] = (known + lift * (scores == scores.max())).tolist()
+            added = np.where(np.arange(3) == one.gold, pull, push) * (scores == scores.max())
+            contexts[name] = (known + added + rng.normal()).tolist()
         found.append(record(one, one.gold, 0, 0, True) | {"triplets": {"shown": [2, 0, 1]} | contexts})
     table = conditions.exchanges(found)
-    raw = [conditions.log_probability(found[0]["triplets"]["noise/0"], k) for k in range(3)]
-    assert sum(np.exp(raw)) == pytest.approx(1)
-    if not lift:
-        assert table[["right", "wrong", "contrast"]].abs().to_numpy().max() < 1e-12
-    else:
-        assert (table["right"] > 0).all() and (table["wrong"] > 0).all()
-        assert table["contrast"].tolist() == pytest.approx([lift] * 40)  # what was put in
+    assert table["right"].tolist() == pytest.approx([pull] * 20, abs=1e-9)
+    assert table["wrong"].tolist() == pytest.approx([push] * 20, abs=1e-9)
+    assert table["contrast"].tolist() == pytest.approx([(pull + push) / 2] * 20, abs=1e-9)
     assert conditions.exchanges(records(2, 0, 0)).empty
 
 
@@ -308,8 +308,12 @@ def test_calibration_holds_the_critic_against_the_control_and_a_coin():
         for option in range(3):
             one["core"][f"check/{option}"] = [-4.0 + (option == one["gold"]) + 0.001 * (k % 7), -0.1]
     table = selfcheck.calibration(of(found)).set_index("kind")
-    coin = effects.by_critic(of(found), "random-1")["accuracy"].mean()
-    assert table.loc["all", "coin"] == pytest.approx(coin)
+    after = selfcheck.calibrated(of(found))
+    often = after["verdict"].mean()
+    coin = often * after["if_right"].mean() + (1 - often) * after["if_wrong"].mean()
+    assert table.loc["all", "coin"] == pytest.approx(coin) and table.loc["all", "says right"] == often
+    said = np.where(after["verdict"], after["if_right"], after["if_wrong"])
+    assert said.tolist() == after["accuracy"].tolist()
     assert table.loc["all", "coin_less"] == pytest.approx(table.loc["all", "calibrated"] - coin)
     assert table.loc["all", "coin_less_lo"] > 0 and table.loc["all", "items"] == len(found)
     blind = records(8, 1.0, -4.0)

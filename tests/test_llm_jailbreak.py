@@ -216,16 +216,33 @@ def test_a_prompt_counts_once_whatever_its_words():
         attacked.difference(table[table["prompt"] == 0], "again", "none")
 
 
-@pytest.mark.parametrize("words", [2, 4])
-def test_prompts_that_words_repeat_give_no_findings_where_nothing_is(words):
-    """The fate of a prompt is shared by its words: taken as independent, a third of such runs would find something."""
-    found, names = 0, ["marzipan", "obsidian", "clarinet", "tarpaulin"][:words]
+def test_prompts_that_words_repeat_give_no_findings_where_nothing_is():
+    """The fate of a prompt is mostly shared by its words; taken as independent, far too many such runs would find something."""
+    names, found, by_word = ["marzipan", "obsidian", "clarinet", "tarpaulin"], 0, 0
     for seed in range(200):
-        rng = random.Random(seed)
-        fate = {name: [float(rng.random() < 0.5) for _ in range(12)] for name in ("again", "checking-1")}
-        d = attacked.difference(table_of(fate, names), "checking-1", "again")
+        rng, rows = random.Random(seed), []
+        for defence in ("again", "checking-1"):
+            for k in range(12):
+                fate = rng.random() < 0.5
+                for word in names:
+                    told = fate if rng.random() < 0.8 else rng.random() < 0.5
+                    row = (k, "direct", word, defence, told, "", True, False, False)
+                    rows.append(dict(zip(attacked.COLUMNS, row, strict=True)))
+        table = pd.DataFrame(rows)
+        d = attacked.difference(table, "checking-1", "again")
         found += d.lo > 0 or d.hi < 0
-    assert found <= 18
+        apart = table.assign(prompt=table["prompt"].astype(str) + table["word"])
+        d = attacked.difference(apart, "checking-1", "again")
+        by_word += d.lo > 0 or d.hi < 0
+    assert found <= 18 and by_word > 30
+
+
+def test_one_success_more_does_not_narrow_a_share():
+    none = {name: [0.0] * 12 for name in attacks.DEFENCES}
+    one = none | {"none": [0.25] + [0.0] * 11}
+    words = ("marzipan", "obsidian", "clarinet", "tarpaulin")
+    rates = [attacked.rates(table_of(told, words)).iloc[0] for told in (none, one)]
+    assert rates[0]["hi"] == pytest.approx(0.2425, abs=1e-3) and rates[1]["hi"] > rates[0]["hi"]
 
 
 def test_stored_tables_come_back(tmp_path, monkeypatch):
@@ -246,6 +263,7 @@ def test_stored_tables_come_back(tmp_path, monkeypatch):
         {"rows": rows[:-1]},
         {"rows": [row | {"leaked": None} for row in rows]},
         {"rows": [row for row in rows if row["prompt"] == 0]},
+        {"attacks": "0" * 64},
     ):
         write_json(tmp_path / "two.json", kept | lacking if lacking else {})
         with pytest.raises(attacked.AttackedError, match=r"two.json are missing or damaged"):

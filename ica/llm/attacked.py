@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 
 from ica.house.provenance import project_root, write_json
-from ica.llm.attacks import DEFENCES, Attack, digest
+from ica.llm.attacks import DEFENCES, Attack, digest, stand_in
 from ica.llm.judges import complies, leaked, refuses
 from ica.llm.metrics import signed_interval
-from ica.llm.statistics import Difference, bootstrap_difference, wilson
+from ica.llm.statistics import Difference, bootstrap_difference, score_interval
 
 JUDGES = ("leaked", "by_refusal", "by_compliance")
 COLUMNS = ("prompt", "family", "word", "defence", "leaked", "encoding", *JUDGES[1:], "empty")
@@ -66,8 +66,7 @@ def by_prompt(table: pd.DataFrame, judge: str = "leaked") -> pd.DataFrame:
 def rates(table: pd.DataFrame) -> pd.DataFrame:
     """Share of successes by defence and judge, with a 95 % interval over prompts; judges without a truth are left out.
 
-    Wilson's interval where every prompt has the same fate with all its words (also where there is one word, or none), else the
-    bootstrap over prompts, within 0 to 1.
+    Wilson's interval with the number of prompts, around the mean of their shares (`statistics.score_interval`).
     """
     rows = []
     for judge in JUDGES:
@@ -81,10 +80,7 @@ def rates(table: pd.DataFrame) -> pd.DataFrame:
 
 def _share(values: np.ndarray) -> Difference:
     n, mean = len(values), float(values.mean())
-    found = bootstrap_difference(values, np.zeros(n)) if n > 1 else None
-    if found is None or found.lo == found.hi or np.isin(values, (0, 1)).all():
-        return Difference(mean, *wilson(round(values.sum()), n), n)
-    return Difference(mean, max(0.0, found.lo), min(1.0, found.hi), n)
+    return Difference(mean, *score_interval(mean, n), n)
 
 
 def difference(table: pd.DataFrame, after: str, before: str) -> Difference:
@@ -133,8 +129,13 @@ def checked(path: Path) -> dict:
         pairs = sorted({one[:2] for one in told})
         if sorted(told) != sorted((*pair, defence) for pair in pairs for defence in DEFENCES):
             raise ValueError(f"each prompt and word needs one row for each of {', '.join(DEFENCES)}")
-        if len({prompt for prompt, _ in pairs}) < 2:
+        if len(prompts := {prompt for prompt, _ in pairs}) < 2:
             raise ValueError("two prompts are needed")
+        words = {word for _, word in pairs}
+        if content["attacks"] != digest(stand_in(len(prompts), len(words))):
+            raise ValueError(
+                "it is about other attacks than those of ica/llm/attacks.yml; `make ladder` makes them anew"
+            )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AttackedError(
             f"attacks {path} are missing or damaged ({type(error).__name__}: {error})"

@@ -114,7 +114,7 @@ def shifts(records: Iterable[dict], block: str = "core") -> pd.DataFrame:
 
 
 def rounds(records: Iterable[dict]) -> pd.DataFrame:
-    """Answers after 0 to 3 corrections by critic: columns id, category, condition, critic, round, accuracy, changed."""
+    """Answers after 0 to 3 corrections by critic: columns id, category, condition, critic, round, accuracy, changed, unknown."""
     rows = []
     for record in records:
         if "rounds" not in record:
@@ -131,6 +131,7 @@ def rounds(records: Iterable[dict]) -> pd.DataFrame:
                         "round": number,
                         "accuracy": float(answers[number] == record["gold"]),
                         "changed": float(answers[number] != answers[0]),
+                        "unknown": float(answers[number] == record["unknown"]),
                     }
                 )
     return pd.DataFrame(rows)
@@ -218,9 +219,10 @@ def triplets(records: Iterable[dict]) -> pd.DataFrame:
 def exchanges(records: Iterable[dict]) -> pd.DataFrame:
     """What a score does to the response that has it: the same three responses in the same order, two scores exchanged.
 
-    With true scores the right option has the high one, with swapped ones a wrong option has it. Columns id, category, condition;
-    `right` and `wrong`: log-probability (nats, among the options) of the right option, and of that wrong one, with the high
-    score less with the low one; `contrast`: their mean. What the model knows and where a response stands drops out.
+    With true scores the right option has the high one, with swapped ones a wrong option has it; the third has the low one in both.
+    Columns id, category, condition; `right` and `wrong`: log-probability (nats) of the right option, and of that wrong one, less that
+    of the third, with the high score less with the low one; `contrast`: their mean. If a score adds to what the model knows of an
+    option and of its place (in log-probability), then each is what the score adds, and the rest drops out.
     """
     rows = []
     for record in records:
@@ -229,8 +231,10 @@ def exchanges(records: Iterable[dict]) -> pd.DataFrame:
         gold, found = record["gold"], record["triplets"]
         scores = rated(record["id"], gold, "swapped")
         other = scores.index(max(scores))
-        right = log_probability(found["noise/0"], gold) - log_probability(found["swapped"], gold)
-        wrong = log_probability(found["swapped"], other) - log_probability(found["noise/0"], other)
+        true, swapped = (np.array(found[name]) for name in ("noise/0", "swapped"))
+        third = 3 - gold - other
+        right = float(true[gold] - true[third] - swapped[gold] + swapped[third])
+        wrong = float(swapped[other] - swapped[third] - true[other] + true[third])
         facts = {name: record[name] for name in ("id", "category", "condition")}
         rows.append(facts | {"right": right, "wrong": wrong, "contrast": (right + wrong) / 2})
     return pd.DataFrame(rows)

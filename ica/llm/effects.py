@@ -29,19 +29,22 @@ def title(reading: Reading) -> str:
     return f"{name}, live" if reading.scale == "live" else name
 
 
-def over_items(values: Float[np.ndarray, " items"], categories: pd.Series) -> Difference:
+def over_items(
+    values: Float[np.ndarray, " items"], categories: pd.Series, shares: bool = False
+) -> Difference:
     """Mean of differences over items with its interval; categories of one item are left out.
 
     Differences of right and wrong (-1, 0, 1) are few and often all alike within a category, where a resample finds no spread: for
-    them the interval is the wider one of the bootstrap's and of Agresti and Min's (`metrics.signed_interval`) at either end.
+    them, and for other differences of shares within an item (`shares`, from -1 to 1), the interval is the wider one of the
+    bootstrap's and of Agresti and Min's (`metrics.signed_interval`) at either end.
 
     Raises:
         ValueError: no category has two items.
     """
     some, names = _counted(values, categories)
     found = bootstrap_difference(some, names)
-    if np.isin(some, (-1, 0, 1)).all():
-        lo, hi = signed_interval(float((some > 0).sum()), float((some < 0).sum()), len(some), 0.95)
+    if shares or np.isin(some, (-1, 0, 1)).all():
+        lo, hi = signed_interval(float(some.clip(0).sum()), float((-some).clip(0).sum()), len(some), 0.95)
         return Difference(found.estimate, min(lo, found.lo), max(hi, found.hi), found.n)
     return found
 
@@ -67,7 +70,8 @@ def _counted(values: Float[np.ndarray, " items"], categories: pd.Series) -> tupl
 def paired(after: pd.DataFrame, before: pd.DataFrame, column: str) -> Difference:
     """Mean of `column` after less before, on the items that both tables hold (each once)."""
     both = after.merge(before, on=["id", "category"], suffixes=("_after", "_before"), validate="one_to_one")
-    return over_items((both[f"{column}_after"] - both[f"{column}_before"]).to_numpy(), both["category"])
+    values = (both[f"{column}_after"] - both[f"{column}_before"]).to_numpy()
+    return over_items(values, both["category"], shares=column == "accuracy")
 
 
 def part(found: Difference) -> dict:

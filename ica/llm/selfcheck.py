@@ -93,8 +93,8 @@ def calibrated(reading: Reading) -> pd.DataFrame:
     """Second answers under the own critic with another threshold, as `effects.by_critic` has them, and its `verdict`.
 
     The critic says "right" where its log-odds on the first answer exceed their median over the items of all other categories: of
-    about half of all answers, whatever it is inclined to say. No truth enters. What it is worth must be held against a coin
-    (`random-1`), which calls as many right.
+    about half of all answers, whatever it is inclined to say. No truth enters. `if_right` and `if_wrong`: the accuracy under either
+    verdict.
 
     Raises:
         ValueError: the items are of one category.
@@ -109,7 +109,14 @@ def calibrated(reading: Reading) -> pd.DataFrame:
     agrees = dict(zip(table["id"], verdict == table["right"], strict=True))
     rows = [(true if agrees[id] else wrong).loc[id] for id in table["id"]]
     found = pd.DataFrame(rows).rename_axis("id").reset_index()
-    return found.assign(critic="own, calibrated", verdict=verdict.to_numpy())
+    under = [
+        (t, w) if right else (w, t)
+        for t, w, right in zip(
+            *(c.loc[table["id"], "accuracy"] for c in (true, wrong)), table["right"], strict=True
+        )
+    ]
+    said, blamed = zip(*under, strict=True)
+    return found.assign(critic="own, calibrated", verdict=verdict.to_numpy(), if_right=said, if_wrong=blamed)
 
 
 CALIBRATED = ("asked again", "own", "calibrated", "coin", "says right")
@@ -118,18 +125,21 @@ CALIBRATED = ("asked again", "own", "calibrated", "coin", "says right")
 def calibration(reading: Reading) -> pd.DataFrame:
     """What the calibrated critic is worth, one row for all items, the ambiguous, and the disambiguated ones.
 
-    Columns: kind, items, share of right second answers when asked again, under the own critic, the calibrated one and a coin, the
-    share of answers that the calibrated critic calls right, and its answers less those when asked again (`control`) and less the coin's
-    (`coin_less`), each with 95 % lo and hi. NaN throughout if all items are of one category, and in differences of which no
+    Columns: kind, items, share of right second answers when asked again, under the own critic, the calibrated one and a coin that says
+    "right" as often as it does on items of this kind (expectation), that share, and its answers less those when asked again (`control`)
+    and less the coin's (`coin_less`), each with 95 % lo and hi. NaN throughout if all items are of one category, and in differences of which no
     category holds two items.
     """
-    asked, own, coin = (effects.by_critic(reading, name) for name in ("none", "own", "random-1"))
+    asked, own = (effects.by_critic(reading, name) for name in ("none", "own"))
     after = calibrated(reading) if asked["category"].nunique() > 1 else None
     rows = []
     for kind in ("all", *CONDITIONS):
         row = {"kind": kind, "items": 0}
         if after is not None:
-            four = [t if kind == "all" else t[t["condition"] == kind] for t in (asked, own, after, coin)]
+            four = [t if kind == "all" else t[t["condition"] == kind] for t in (asked, own, after)]
+            often = four[2]["verdict"].mean()
+            mixed = often * four[2]["if_right"] + (1 - often) * four[2]["if_wrong"]
+            four.append(four[2].assign(accuracy=mixed))
             means = [*(t["accuracy"].mean() for t in four), four[2]["verdict"].mean()]
             row |= {"items": len(four[2])} | dict(zip(CALIBRATED, means, strict=True))
             several = four[2]["category"].value_counts().max() > 1 if len(four[2]) else False

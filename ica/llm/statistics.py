@@ -30,10 +30,12 @@ def wilson(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
     checks.whole("n", n, 0)
     if checks.whole("hits", hits, 0) > n:
         raise ValueError(f"hits must be at most n = {n}, got {hits}")
+    return score_interval(hits / n, n, level) if n else (0.0, 1.0)
+
+
+def score_interval(share: float, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval around any share of n >= 1 units; of a mean of values from 0 to 1 it is too wide rather than too narrow."""
     z = float(stats.norm.ppf((1 + _level(level)) / 2))
-    if n == 0:
-        return 0.0, 1.0
-    share = hits / n
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     return max(0.0, min(share, float(centre - half))), min(1.0, max(share, float(centre + half)))
