@@ -116,6 +116,22 @@ def test_models_are_averaged_for_each_item_and_one_model_counts_once():
     assert effects.distinct(readings) == readings[1:]
 
 
+def test_own_rounds_are_held_against_being_asked_again():
+    found = records(2, 0, 0)
+    for one in found:
+        one["core"]["answer"], other = one["gold"], (one["gold"] + 1) % 3
+        one["rounds"] = {
+            f"{critic}/answers": [other, one["gold"], other] for critic in ("true", "wrong", "none")
+        }
+        one["rounds"]["own/answers"] = [one["gold"], one["gold"], one["unknown"]]
+    table = effects.own_rounds(of(found)).set_index(["round", "kind"])
+    assert len(table) == 9 and table.loc[(1, "all"), "items"] == 44
+    wanted = {(1, "all"): 1, (2, "all"): 0, (3, "ambiguous"): 1, (3, "disambiguated"): 0}
+    assert {key: table.loc[key, "difference"] for key in wanted} == pytest.approx(wanted)
+    assert table.loc[(3, "ambiguous"), "unknown"] == pytest.approx(1)
+    assert effects.own_rounds(of(records(2, 0, 0))).empty
+
+
 def test_signs_have_the_bias_score_as_their_mean():
     table = effects.firsts(of(records(4, 0, 0)))
     expected = effects.bias_of(table, "ambiguous").score

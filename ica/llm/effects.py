@@ -11,7 +11,9 @@ import pandas as pd
 from jaxtyping import Float
 
 from ica.llm import conditions
+from ica.llm.bbq import CONDITIONS
 from ica.llm.metrics import bias_score, rate, signed_interval
+from ica.llm.readings import ROUNDS
 from ica.llm.results import Reading
 from ica.llm.statistics import Difference, bootstrap_difference
 
@@ -124,6 +126,26 @@ def contrast(reading: Reading, block: str = "core") -> pd.DataFrame:
         contrast=table["right"] - table["wrong"],
         praise=table["right"] - table["unchecked"],
         blame=table["wrong"] - table["unchecked"],
+    )
+
+
+def own_rounds(reading: Reading) -> pd.DataFrame:
+    """After as many own reviews less after being asked again as often, on the same items, by round and kind of item.
+
+    Columns: model, round, kind (all, or a condition), items, difference (of right answers, with 95 % lo and hi), and unknown: the
+    difference in the share of answers that are the unknown option. Kinds of which no category holds two items are left out.
+    """
+    table, rows = conditions.rounds(reading.records), []
+    for number in range(1, ROUNDS + 1) if len(table) else ():
+        this = table[table["round"] == number]
+        for kind in ("all", *CONDITIONS):
+            some = this if kind == "all" else this[this["condition"] == kind]
+            own, none = (some[some["critic"] == critic] for critic in ("own", "none"))
+            if own["category"].value_counts().max() > 1:
+                d, unknown = (paired(own, none, name) for name in ("accuracy", "unknown"))
+                rows.append((title(reading), number, kind, d.n, d.estimate, d.lo, d.hi, unknown.estimate))
+    return pd.DataFrame(
+        rows, columns=["model", "round", "kind", "items", "difference", "lo", "hi", "unknown"]
     )
 
 

@@ -105,18 +105,19 @@ def calibrated(reading: Reading) -> pd.DataFrame:
         raise ValueError(f"a threshold from other categories needs two categories, got {len(names)}")
     medians = {name: table.loc[table["category"] != name, "odds"].median() for name in names}
     verdict = table["odds"] > table["category"].map(medians)
-    true, wrong = (effects.by_critic(reading, name).set_index("id") for name in ("true", "wrong"))
-    agrees = dict(zip(table["id"], verdict == table["right"], strict=True))
-    rows = [(true if agrees[id] else wrong).loc[id] for id in table["id"]]
+    true, wrong = (
+        effects.by_critic(reading, name).set_index("id").loc[table["id"]] for name in ("true", "wrong")
+    )
+    right = table["right"].to_numpy(dtype=bool)
+    agrees = verdict.to_numpy() == right
+    rows = [(true if one else wrong).iloc[k] for k, one in enumerate(agrees)]
     found = pd.DataFrame(rows).rename_axis("id").reset_index()
-    under = [
-        (t, w) if right else (w, t)
-        for t, w, right in zip(
-            *(c.loc[table["id"], "accuracy"] for c in (true, wrong)), table["right"], strict=True
-        )
-    ]
-    said, blamed = zip(*under, strict=True)
-    return found.assign(critic="own, calibrated", verdict=verdict.to_numpy(), if_right=said, if_wrong=blamed)
+    return found.assign(
+        critic="own, calibrated",
+        verdict=verdict.to_numpy(),
+        if_right=np.where(right, true["accuracy"], wrong["accuracy"]),
+        if_wrong=np.where(right, wrong["accuracy"], true["accuracy"]),
+    )
 
 
 CALIBRATED = ("asked again", "own", "calibrated", "coin", "says right")
