@@ -31,12 +31,12 @@ help: ## list the commands
 	@echo "  make book SET=\"seed=3 prompts=50\"     other parameters, for every notebook that declares them"
 	@echo "  make book JOBS=4                      notebooks and training runs at once (default: 2)"
 	@echo "  make book MODEL=smollm2 BBQ=folder    another language model (name, .gguf file, folder, hub id); the official BBQ"
-	@echo "  make stored SCALE=cores RUNS=\"base\"   only some runs of ica/synthetic/runs.yml; THREADS=8: for each"
+	@echo "  make stored SCALE=cores RUNS=\"base\"   only some runs of ica/synthetic/training/runs.yml; THREADS=8: for each"
 
 # On failure the report is to be the last thing on the screen, so `make` is stopped (quietly, by SIGPIPE)
 # before it adds a line of its own; its exit status is then 141.
 book: $(READY) ## run what changed, build the site into build/book
-	@$(BIN)/python -m ica.house.build --profile "$$PROFILE" --set "$$SET" --jobs "$$JOBS" \
+	@$(BIN)/python -m ica.build.book --profile "$$PROFILE" --set "$$SET" --jobs "$$JOBS" \
 	    --model "$$MODEL" --items "$$BBQ" \
 	    --flags "$$SNAKEMAKE_FLAGS" || { status=$$?; kill -PIPE $$PPID; exit $$status; }
 
@@ -49,7 +49,7 @@ lint: $(READY) ## check style, and that notebooks are stored without outputs
 	@$(BIN)/nbstripout --verify --keep-id notebooks/*.ipynb
 
 repeat: $(READY) ## build twice from nothing and compare the figure data bit by bit
-	@$(BIN)/python -m ica.house.repeat --profile "$$PROFILE"
+	@$(BIN)/python -m ica.build.repeat --profile "$$PROFILE"
 
 stored: $(READY) ## train the runs of a scale (SCALE=paper) and keep their results in results/paper
 	@$(BIN)/python -m snakemake --cores "$$JOBS" --rerun-triggers params --rerun-incomplete --keep-going --nolock \

@@ -1,4 +1,4 @@
-# From the notebooks to build/<profile>/html. `make book` runs this through `python -m ica.house.build`;
+# From the notebooks to build/<profile>/html. `make book` runs this through `python -m ica.build.book`;
 # by hand: snakemake --cores 2 --rerun-triggers params --config profile=ci
 # What must run again follows from content, never from time stamps: each rule carries a digest of what it
 # depends on as a parameter, so a fresh clone, a rebase or a touched file runs nothing.
@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(workflow.basedir))
-from ica.house import notebooks, site
-from ica.house.execute import ENVIRONMENT
+from ica.build import notebooks, site
+from ica.build.execute import ENVIRONMENT
 
 ROOT = Path(workflow.basedir)
 PROFILE = config.get("profile", "ci")
@@ -15,19 +15,20 @@ SETTINGS = str(config.get("set", ""))
 OUT = f"build/{PROFILE}"
 OVERRIDES = notebooks.overrides(ROOT, PROFILE, SETTINGS)
 DIGESTS = {name: notebooks.digest(ROOT, name, values) for name, values in OVERRIDES.items()}
-# Training runs: one job per configuration and seed group (ica/synthetic/runs.yml), shared by notebooks and profiles.
+# Training runs: one job per configuration and seed group (ica/synthetic/training/runs.yml), shared by notebooks and profiles.
 STORED = config.get("stored")
 JOBS, NEEDED, KEPT, CODE = {}, {name: [] for name in DIGESTS}, {}, ""
 if STORED or any(notebooks.runs(ROOT, name) for name in DIGESTS):
-    from ica.synthetic import run, workflow as training
+    from ica.synthetic.training import run, workflow as training
 
     CODE = run.code_digest(ROOT)
     NEEDED = training.needed(ROOT, OVERRIDES)
     DIGESTS = training.digests(DIGESTS, NEEDED, CODE)
     KEPT = {run.stem(job): job for job in training.to_store(STORED, str(config.get("runs") or ""))} if STORED else {}
     JOBS = {job.id: job for jobs in [*NEEDED.values(), KEPT.values()] for job in jobs}
-# Language models: one job per model and category of BBQ (ica/llm/runs.yml), after the files that they need are there.
-from ica.llm import assets, shards, workflow as reading
+# Language models: one job per model and category of BBQ (ica/llm/protocol/runs.yml), after the files that they need are there.
+from ica.llm.model import assets
+from ica.llm.protocol import shards, workflow as reading
 
 MODELS = reading.to_store(str(config.get("models") or "")) if "models" in config else []
 READ = reading.needed(ROOT, OVERRIDES)
@@ -61,7 +62,7 @@ rule train:
     priority: 1
     threads: int(config.get("threads", 1))
     shell:
-        "{SETTLED} OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads} {sys.executable} -m ica.synthetic.run {params.job} "
+        "{SETTLED} OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads} {sys.executable} -m ica.synthetic.training.run {params.job} "
         "--threads {threads} --status {OUT}/status/{params.name}.json"
 
 
@@ -74,7 +75,7 @@ rule keep:
         job=lambda wildcards: run.command(KEPT[wildcards.stem]),
         code=CODE,
     shell:
-        "{sys.executable} -m ica.synthetic.run {params.job} --store"
+        "{sys.executable} -m ica.synthetic.training.run {params.job} --store"
 
 
 rule stored:
@@ -89,7 +90,7 @@ rule fetch:
         asset=lambda wildcards: assets.named(wildcards.asset).sha256,
     priority: 3
     shell:
-        "{sys.executable} -m ica.llm.prepare {wildcards.asset} --out {output} --failure {OUT}/status/fetch-{wildcards.asset}.failure"
+        "{sys.executable} -m ica.llm.model.prepare {wildcards.asset} --out {output} --failure {OUT}/status/fetch-{wildcards.asset}.failure"
 
 
 rule read:
@@ -105,7 +106,7 @@ rule read:
     priority: 2
     threads: 1
     shell:
-        "{SETTLED} OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads} {sys.executable} -m ica.llm.measure {params.shard} "
+        "{SETTLED} OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads} {sys.executable} -m ica.llm.protocol.measure {params.shard} "
         "--threads {threads} --status {OUT}/status/{params.name}.json"
 
 
@@ -120,7 +121,7 @@ rule attack:
         source=lambda wildcards: reading.content(wildcards.model),
     threads: 1
     shell:
-        "{SETTLED} OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads} {sys.executable} -m ica.llm.jailbreak {wildcards.model} "
+        "{SETTLED} OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads} {sys.executable} -m ica.llm.jailbreak.attack {wildcards.model} "
         "--secrets {params.words} --out {output}"
 
 
@@ -131,7 +132,7 @@ rule ladder:
     params:
         models=" ".join(MODELS),
     shell:
-        "{sys.executable} -m ica.llm.results {params.models} && {sys.executable} -m ica.llm.attacked {input.attacks}"
+        "{sys.executable} -m ica.llm.protocol.results {params.models} && {sys.executable} -m ica.llm.jailbreak.results {input.attacks}"
 
 
 rule execute:
@@ -150,7 +151,7 @@ rule execute:
     threads: 1
     # SETTINGS is no parameter of the rule: what of it concerns a notebook is in that notebook's digest.
     shell:
-        "{sys.executable} -m ica.house.execute {wildcards.name} --profile {PROFILE} --out {OUT} "
+        "{sys.executable} -m ica.build.execute {wildcards.name} --profile {PROFILE} --out {OUT} "
         "--set={SETTINGS:q}"
 
 
@@ -164,7 +165,7 @@ rule claims:
     log:
         f"{OUT}/status/claims.log",
     shell:
-        "{sys.executable} -m ica.house.claims {input} --out {output} 2> {log}"
+        "{sys.executable} -m ica.record.claims {input} --out {output} 2> {log}"
 
 
 rule site:
@@ -178,4 +179,4 @@ rule site:
     log:
         f"{OUT}/status/site.log",
     shell:
-        "{sys.executable} -m ica.house.site {OUT} > {log} 2>&1"
+        "{sys.executable} -m ica.build.site {OUT} > {log} 2>&1"

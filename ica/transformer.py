@@ -189,3 +189,22 @@ class Transformer(nn.Module):
 def count_parameters(model: nn.Module, nonzero: bool = False) -> int:
     """Number of weights of a model; with `nonzero`, only those that are not zero."""
     return sum(int(p.count_nonzero()) if nonzero else p.numel() for p in model.parameters())
+
+
+@torch.no_grad()
+def initial(config: TransformerConfig, seed: int, dtype: torch.dtype = torch.float32) -> Transformer:
+    """A transformer with Gaussian weights of variance 1 / fan-in, biases zero, norms as they are made.
+
+    What is written back to the residual stream (W_O, W_2) is smaller by the root of the number of such writes.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    model = Transformer(config).to(dtype)
+    writes = config.layers * (2 if config.hidden else 1)
+    for name, weight in model.named_parameters():
+        if weight.ndim == 2:
+            drawn = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
+            fan_in = weight.shape[1] * (writes if "W_O" in name or "W_2" in name else 1)
+            weight.copy_(drawn / fan_in**0.5)
+        elif "norm" not in name:
+            weight.zero_()
+    return model

@@ -7,21 +7,7 @@ import torch
 
 torch.set_num_threads(1)
 jaxtyping.install_import_hook(
-    [
-        "ica.objectives",
-        "ica.transformer",
-        "ica.prompts",
-        "ica.descent",
-        "ica.compare",
-        "ica.prefixes",
-        "ica.synthetic",
-        "ica.llm",
-        "ica.constructions",
-        "ica.imitation",
-        "ica.limits",
-        "ica.intervals",
-        "ica.cost",
-    ],
+    ["ica.objectives", "ica.transformer", "ica.intervals", "ica.theory", "ica.synthetic", "ica.llm"],
     "beartype.beartype",
 )
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=25)

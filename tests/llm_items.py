@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ica.llm.bbq import CATEGORIES, Item
+from ica.llm.bbq.items import CATEGORIES, Item
 
 LOW = -6.0
 

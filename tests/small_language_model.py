@@ -14,7 +14,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from ica.llm.models import LanguageModel
+from ica.llm.model.load import LanguageModel
 
 MERGES = [("Ġ", "A"), ("Ġ", "t"), ("Ġt", "h"), ("Ġth", "e"), ("e", "r"), ("i", "n"), ("in", "g")]
 TEMPLATE = (

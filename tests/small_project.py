@@ -18,7 +18,8 @@ COPIED = (
     "_config.yml",
     "constraints.txt",
     "pyproject.toml",
-    "ica/house",
+    "ica/build",
+    "ica/record",
     "book/_ext",
     "book/_static",
 )
@@ -83,7 +84,7 @@ See {numref}`fig-alpha-curve` and {numref}`tab-alpha-table`.
 
 def notebook(name: str) -> nbformat.NotebookNode:
     """The stored notebook of that name."""
-    start = f"from ica.house.record import Record\n{IMPORTS[name]}\n"
+    start = f"from ica.record.record import Record\n{IMPORTS[name]}\n"
     start += f'record = Record("{name}", {{"seed": seed}}, [seed])'
     ledger = "```{claims}\n```" if name != "gamma" else "No claims."
     cells = [
@@ -142,7 +143,7 @@ def edit(folder: Path, name: str, cell_id: str, source: str) -> None:
 
 def build(folder: Path, *options: str) -> subprocess.CompletedProcess:
     """Run the build as `make book` does, output and errors in one stream as on a screen."""
-    command = [sys.executable, "-m", "ica.house.build", *options]
+    command = [sys.executable, "-m", "ica.build.book", *options]
     return subprocess.run(
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )

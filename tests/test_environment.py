@@ -8,8 +8,9 @@ import nbformat
 import pytest
 import yaml
 
-from ica.house import claims, notebooks
-from ica.house.stage import claims_in
+from ica.build import notebooks
+from ica.build.stage import claims_in
+from ica.record import claims
 
 ROOT = Path(__file__).parents[1]
 STORED = sorted((ROOT / "notebooks").glob("*.ipynb"))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ica import objectives
-from ica.prompts import sample_prompts
+from ica.theory.prompts import sample_prompts
 
 SIZES = {"N": st.integers(2, 12), "d": st.integers(1, 6), "seed": st.integers(0, 2**31)}
 

@@ -10,7 +10,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from ica.house import notebooks
+from ica.build import notebooks
 
 PROJECT = "Self-correction as in-context alignment: a reproducible companion"
 AUTHORS = "The authors of the in-context alignment companion"

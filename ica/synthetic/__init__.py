@@ -1,0 +1,3 @@
+"""Part II, the synthetic experiment. Read `task`, then `training`, then `analysis`; each imports only from
+those before it.
+"""

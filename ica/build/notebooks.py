@@ -1,0 +1,227 @@
+"""Notebooks as stored: their cells, the parameters they declare, the digest of what a run depends on.
+
+`python -m ica.build.notebooks` prints, for each notebook of the book, the modules it depends on.
+"""
+
+import ast
+import hashlib
+import json
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+import nbformat
+import yaml
+from IPython.core.inputtransformer2 import TransformerManager
+
+from ica.build import imports
+
+PROFILES = ("ci", "paper")
+KERNEL = "python3"
+# Changing one of these may change a computed number; the other pinned packages only print and draw.
+NUMERICAL = ("numpy", "pandas", "scipy", "sympy", "torch")
+
+Parameters = dict[str, object]
+
+
+def files(entry: object) -> list[str]:
+    """All values of `file` in an entry of a table of contents, sections included, in order."""
+    if isinstance(entry, list):
+        return [name for item in entry for name in files(item)]
+    if not isinstance(entry, dict):
+        return []
+    own = [str(entry["file"])] if "file" in entry else []
+    return own + [name for value in entry.values() for name in files(value)]
+
+
+def pages(root: Path) -> list[str]:
+    """Every page of `_toc.yml`, root page first, as written there (no suffix)."""
+    toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
+    return [str(toc["root"]), *files(toc)]
+
+
+def listed(root: Path) -> list[str]:
+    """Names of the notebooks in `_toc.yml`, in reading order.
+
+    Raises ValueError where a listed notebook has no file.
+    """
+    names = [Path(page).name for page in pages(root) if Path(page).parent.name == "notebooks"]
+    for name in names:
+        if not path(root, name).is_file():
+            raise ValueError(
+                f"_toc.yml: notebooks/{name} is listed, but there is no file notebooks/{name}.ipynb"
+            )
+    return names
+
+
+def path(root: Path, name: str) -> Path:
+    """File of the stored notebook."""
+    return root / "notebooks" / f"{name}.ipynb"
+
+
+def read(root: Path, name: str) -> nbformat.NotebookNode:
+    """The stored notebook."""
+    return nbformat.read(path(root, name), as_version=4)
+
+
+def tagged(nb: nbformat.NotebookNode, tag: str) -> list[nbformat.NotebookNode]:
+    """Cells that carry the tag."""
+    return [cell for cell in nb.cells if tag in cell.metadata.get("tags", [])]
+
+
+def python_cells(nb: nbformat.NotebookNode) -> list[str]:
+    """Sources of the code cells as plain Python, as IPython itself reads its own syntax (%, !, ?)."""
+    cells = [re.sub(r"\A\s*%%.*", "", cell.source) for cell in nb.cells if cell.cell_type == "code"]
+    return [TransformerManager().transform_cell(source) for source in cells]
+
+
+def declared(nb: nbformat.NotebookNode, name: str) -> Parameters:
+    """Parameters of the notebook and their defaults, from its one cell tagged `parameters`.
+
+    Raises ValueError unless there is exactly one such cell and it only assigns literals.
+    """
+    cells = tagged(nb, "parameters")
+    if len(cells) != 1:
+        raise ValueError(f"notebook {name}: {len(cells)} cells tagged 'parameters'; exactly one is accepted")
+    values: Parameters = {}
+    for statement in ast.parse(cells[0].source).body:
+        try:
+            (target,) = statement.targets
+            values[target.id] = ast.literal_eval(statement.value)
+        except (AttributeError, ValueError) as error:
+            line = ast.unparse(statement)
+            raise ValueError(
+                f"notebook {name}: parameters cell holds `{line}`; only `name = literal` is accepted"
+            ) from error
+    return values
+
+
+def runs(root: Path, name: str) -> list[str]:
+    """Training runs that the notebook reads, from its metadata `{"ica": {"runs": [...]}}`."""
+    return list(read(root, name).metadata.get("ica", {}).get("runs", []))
+
+
+def long(root: Path, name: str) -> bool:
+    """Does the notebook say that it takes a minute or more, in its metadata `{"ica": {"long": true}}`?"""
+    return bool(read(root, name).metadata.get("ica", {}).get("long", False))
+
+
+def _fits(default: object, value: object) -> bool:
+    if default is None or type(value) is type(default):
+        return True
+    if isinstance(default, float):
+        return type(value) is int
+    return isinstance(default, list | tuple) and isinstance(value, list | tuple)
+
+
+def _check(where: str, name: str, key: str, value: object, default: object) -> None:
+    if not _fits(default, value):
+        raise ValueError(
+            f"{where}: parameter {key} = {value!r} of notebook {name} is of type {type(value).__name__}; "
+            f"accepted: {type(default).__name__}, as its default {default!r}"
+            + (" (in YAML write 1.0e-3, not 1e-3)" if isinstance(value, str) else "")
+        )
+
+
+def assignments(text: str) -> Parameters:
+    """`"seed=3 sizes=[2,4]"` as a dict; a value is a Python literal, or else a string.
+
+    Raises ValueError for anything but name=value.
+    """
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"SET: {text!r} cannot be split into name=value: {error}") from error
+    found: Parameters = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not (equals and key.isidentifier()):
+            raise ValueError(f"SET: {word!r} is not of the form name=value")
+        try:
+            found[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[key] = {"true": True, "false": False}.get(value, value)
+    return found
+
+
+def _profiles(root: Path, known: Mapping[str, Parameters]) -> dict[str, dict[str, Parameters]]:
+    """`notebooks/profiles.yml`, checked against what the notebooks declare."""
+    table = yaml.safe_load((root / "notebooks" / "profiles.yml").read_text(encoding="utf-8")) or {}
+    for profile, entries in table.items():
+        if profile not in PROFILES:
+            raise ValueError(f"profiles.yml: unknown profile {profile!r}; accepted: {', '.join(PROFILES)}")
+        if not isinstance(entries or {}, dict):
+            raise ValueError(f"profiles.yml: {profile} must map notebooks to parameters, got {entries!r}")
+        for name, values in (entries or {}).items():
+            if not isinstance(values or {}, dict):
+                raise ValueError(f"profiles.yml: {name} must map parameters to values, got {values!r}")
+            if name not in known:
+                raise ValueError(f"profiles.yml: no notebook {name!r}; there are: {', '.join(known)}")
+            for key, value in (values or {}).items():
+                if key not in known[name]:
+                    raise ValueError(
+                        f"profiles.yml: notebook {name} declares no parameter {key!r}; "
+                        f"declared: {', '.join(known[name]) or 'none'}"
+                    )
+                _check(f"profiles.yml ({profile})", name, key, value, known[name][key])
+    return {profile: table.get(profile) or {} for profile in PROFILES}
+
+
+def overrides(root: Path, profile: str, settings: str = "") -> dict[str, Parameters]:
+    """For each notebook the parameters that differ from its own cell, by the profile and then by `settings`.
+
+    Raises ValueError for an unknown profile, a parameter that no notebook declares, a value of another type.
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"PROFILE: unknown profile {profile!r}; accepted: {', '.join(PROFILES)}")
+    known = {name: declared(read(root, name), name) for name in listed(root)}
+    table = _profiles(root, known)[profile]
+    changes = assignments(settings)
+    every = sorted(set().union(*known.values()))
+    for key in changes:
+        if key not in every:
+            raise ValueError(f"SET: no notebook declares the parameter {key!r}; declared: {', '.join(every)}")
+    result = {}
+    for name, defaults in known.items():
+        own = {key: value for key, value in changes.items() if key in defaults}
+        for key, value in own.items():
+            _check("SET", name, key, value, defaults[key])
+        merged = {**(table.get(name) or {}), **own}
+        result[name] = {key: value for key, value in merged.items() if value != defaults[key]}
+    return result
+
+
+def digest(root: Path, name: str, values: Parameters) -> str:
+    """SHA-256 of all that a run depends on: code, parameters, kernel, modules, versions, data.
+
+    Prose, outputs and cell metadata are not part of it, nor is any time stamp.
+    """
+    nb = read(root, name)
+    modules = imports.closure(python_cells(nb), root)
+    pins = (root / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    globs = nb.metadata.get("ica", {}).get("inputs", [])
+    data = sorted({file for glob in globs for file in root.glob(glob) if file.is_file()})
+    parts = {
+        "cells": [[cell.id, cell.source] for cell in nb.cells if cell.cell_type == "code"],
+        "parameters": {**declared(nb, name), **values},
+        "kernel": KERNEL,
+        "modules": {module: _sha(imports.module_file(root, module)) for module in modules},
+        "versions": [line for line in pins if line.partition("==")[0] in NUMERICAL],
+        "inputs": {file.relative_to(root).as_posix(): _sha(file) for file in data},
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _sha(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def main() -> None:
+    root = Path.cwd()
+    for name in listed(root):
+        print(f"{name}:", *imports.closure(python_cells(read(root, name)), root), sep="\n  ")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""Build the static site of one profile: stage, Jupyter Book with warnings as errors, check, put in place.
+
+`python -m ica.build.site build/ci` writes build/ci/html, or leaves it as it was and says why on stderr.
+"""
+
+import argparse
+import hashlib
+import html.parser
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import nbformat
+
+from ica.build import notebooks
+from ica.build.stage import stage, state
+
+REPOSITORY_URL = "ICA_REPOSITORY_URL"
+
+
+def _files_digest(root: Path, files: Iterable[Path], *more: object) -> str:
+    """SHA-256 of the files' names and contents, and of anything else that has a JSON form."""
+    found = {
+        file.relative_to(root).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in files
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+    return hashlib.sha256(json.dumps([found, *more], sort_keys=True).encode()).hexdigest()
+
+
+def registry_digest(root: Path, runs: Mapping[str, str]) -> str:
+    """Digest of what the collected claims depend on: the registry, how it is judged, and the runs."""
+    return _files_digest(
+        root, [root / "ica/record/claims.py", *root.glob("ica/record/registry/*.yml")], dict(runs)
+    )
+
+
+def source_digest(root: Path, runs: Mapping[str, str]) -> str:
+    """Digest of what the site depends on: prose, notebooks, configuration, claims, the commit it names."""
+    names = ("_config.yml", "_toc.yml", "ica/build/stage.py", "ica/build/site.py")
+    files = [root / name for name in names] + [*root.glob("book/**/*"), *root.glob("notebooks/*.ipynb")]
+    return _files_digest(
+        root, files, registry_digest(root, runs), state(root), os.environ.get(REPOSITORY_URL)
+    )
+
+
+class _Text(html.parser.HTMLParser):
+    """Collects the visible text of a page's article."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.depth, self.words = 0, 0
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.depth += tag == "article"
+
+    def handle_endtag(self, tag: str) -> None:
+        self.depth -= tag == "article"
+
+    def handle_data(self, data: str) -> None:
+        self.words += len(data.split()) if self.depth else 0
+
+
+def words(page: Path) -> int:
+    """Number of words in the article of a built page."""
+    parser = _Text()
+    parser.feed(page.read_text(encoding="utf-8"))
+    return parser.words
+
+
+def _check_pages(root: Path, built: Path) -> None:
+    """Every page of the table of contents must be there and hold text: a build can succeed without."""
+    for page in notebooks.pages(root):
+        file = built / f"{page}.html"
+        if not file.is_file():
+            raise ValueError(f"{page}: the build left no such page")
+        if words(file) < 5:
+            raise ValueError(f"{page}: the built page holds no text")
+
+
+def _named_cells(text: str, site: Path) -> str:
+    """The warnings with a cell's id in place of MyST-NB's number, (cell + 1) * 10000 + line."""
+
+    def name(match: re.Match) -> str:
+        cell = int(match[2]) // 10_000
+        cells = nbformat.read(site / match[1], as_version=4).cells
+        return f"{match[1]}: cell {cells[cell - 1].id}:" if 0 < cell <= len(cells) else match[0]
+
+    return re.sub(r"^(notebooks/\w+\.ipynb):(\d{5,}):", name, text, flags=re.MULTILINE)
+
+
+def _jupyter_book(site: Path, work: Path) -> None:
+    """Run Jupyter Book on the staged folder. Raises ValueError with its warnings where it fails."""
+    program = Path(sys.executable).with_name("jupyter-book")
+    command = [str(program), "build", "-W", "-n", "--keep-going", str(site), "--path-output", str(work)]
+    environment = {**os.environ, "NO_COLOR": "1", "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode == 0:
+        return
+    text = _named_cells(re.sub(r"\x1b\[[0-9;]*m", "", done.stderr).replace(f"{site}/", ""), site)
+    warnings = [line for line in text.splitlines() if re.search(r"\b(WARNING|ERROR|CRITICAL)\b", line)]
+    shown = warnings or [line for line in text.splitlines() if line.strip()][-40:]
+    raise ValueError("\n".join(["Building the site failed; nothing was published.", *dict.fromkeys(shown)]))
+
+
+def build(root: Path, out: Path) -> Path:
+    """Build `out`/html from the sources and the runs in `out`; the folder of the finished site.
+
+    Raises ValueError where staging or the build fails; the site that was there before then stays.
+    """
+    out = out.resolve()
+    work, final = out / ".sphinx", out / "html"
+    shutil.rmtree(
+        work, ignore_errors=True
+    )  # always from empty: a second build leaves glued numbers as they were
+    try:
+        _jupyter_book(stage(root, out), work)
+        built = work / "_build" / "html"
+        _check_pages(root, built)
+        shutil.rmtree(built / ".doctrees", ignore_errors=True)
+        (built / ".buildinfo").unlink(missing_ok=True)
+        replace(built, final)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return final
+
+
+def replace(new: Path, final: Path) -> None:
+    """Put the folder `new` in the place of `final`, by two renames."""
+    old = final.with_name(f".{final.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        os.replace(final, old)
+    os.replace(new, final)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m ica.build.site", description="Build the site of one profile."
+    )
+    parser.add_argument("out", type=Path, help="folder of the profile, such as build/ci")
+    options = parser.parse_args(arguments)
+    try:
+        build(Path.cwd(), options.out)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

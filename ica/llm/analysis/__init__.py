@@ -1,0 +1,3 @@
+"""What answers say: `metrics` and `statistics` measure, `conditions`, `effects`, `selfcheck` and
+`correlation` compare, `plots` draws.
+"""

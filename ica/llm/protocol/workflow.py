@@ -1,0 +1,105 @@
+"""Which shards a build reads: what the Snakefile asks. Nothing heavy is imported."""
+
+import hashlib
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from ica.build import imports, notebooks
+from ica.llm.model import assets
+from ica.llm.protocol.shards import FILE, Shard, ladder, shards
+
+READ = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "**/*.jsonl", "**/*.csv")
+
+
+def needed(root: Path, overrides: Mapping[str, notebooks.Parameters]) -> dict[str, list[Shard]]:
+    """For each notebook the shards that it reads: none, or those of its parameters `model` and `items`.
+
+    A notebook reads shards if its metadata say `{"ica": {"shards": true}}`.
+
+    Raises:
+        ValueError: such a notebook that does not declare both parameters.
+    """
+    found: dict[str, list[Shard]] = {}
+    for name, changes in overrides.items():
+        notebook = notebooks.read(root, name)
+        found[name] = []
+        if notebook.metadata.get("ica", {}).get("shards"):
+            values = {**notebooks.declared(notebook, name), **changes}
+            if not {"model", "items"} <= set(values):
+                raise ValueError(f"notebook {name}: it reads shards, so it must declare `model` and `items`")
+            found[name] = shards("live", values["model"], values["items"])
+    return found
+
+
+def models(root: Path, overrides: Mapping[str, notebooks.Parameters]) -> dict[str, list[str]]:
+    """For each notebook the model that its parameter `model` names, if it declares one."""
+    found = {}
+    for name, changes in overrides.items():
+        values = {**notebooks.declared(notebooks.read(root, name), name), **changes}
+        found[name] = [values["model"]] if "model" in values else []
+    return found
+
+
+def digests(
+    own: Mapping[str, str], wanted: Mapping[str, list[Shard]], loaded: Mapping[str, list[str]], code: str
+) -> dict[str, str]:
+    """The notebooks' digests, with their model, the shards that they read, what is read there, and the code that reads it."""
+    found = {}
+    for name, digest in own.items():
+        read = [[one.id, content(one.model), content(one.items)] for one in wanted[name]]
+        parts = [digest, code if read else "", read, [content(model) for model in loaded[name]]]
+        found[name] = (
+            hashlib.sha256(json.dumps(parts).encode()).hexdigest() if read or loaded[name] else digest
+        )
+    return found
+
+
+def to_store(models: str) -> list[str]:
+    """The models named (apart by spaces), or the whole ladder; ValueError for one that it does not hold."""
+    chosen = models.split() or ladder()
+    if unknown := [name for name in chosen if name not in ladder()]:
+        raise ValueError(f"MODELS: {unknown[0]!r} is not of the ladder; accepted: {', '.join(ladder())}")
+    return chosen
+
+
+def attacked(models: Sequence[str], file: Path = FILE) -> dict[str, int]:
+    """Of these models those that the ladder attacks with the stand-in for jailbreaks, and on how many words."""
+    table = yaml.safe_load(file.read_text(encoding="utf-8"))["attacked"]
+    return {name: words for name, words in table.items() if name in models}
+
+
+def attack_digest(root: Path) -> str:
+    """SHA-256 over what the answers to attacks stand on: the modules, and the attacks themselves."""
+    files = [
+        imports.module_file(root, one) for one in imports.closure(["import ica.llm.jailbreak.attack"], root)
+    ]
+    files.append(root / "ica" / "llm" / "attacks.yml")
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def assets_of(shard: Shard) -> list[str]:
+    """The assets that must be there before a shard is read: those of its model and items that the table holds."""
+    return [name for name in dict.fromkeys((shard.model, shard.items)) if name in assets.table()]
+
+
+@cache
+def content(source: str) -> str:
+    """SHA-256 of what a user's model or items hold; of an asset the one that the table says, of a hub id its name's."""
+    if source in assets.table():
+        return assets.table()[source].sha256
+    path = Path(source).expanduser()
+    if path.is_file():
+        return assets.sha256(path)
+    files = sorted(one for pattern in READ for one in path.glob(pattern)) if path.is_dir() else []
+    lines = "".join(f"{assets.sha256(one)}  {one.name}\n" for one in files)
+    return hashlib.sha256((lines or source).encode()).hexdigest()
+
+
+def command(shard: Shard) -> str:
+    """The words after `python -m ica.llm.protocol.measure` that read this shard."""
+    return f"{shard.scale} {shlex.quote(shard.model)} {shard.category} --items {shlex.quote(shard.items)}"

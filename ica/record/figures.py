@@ -1,0 +1,321 @@
+"""House style of the figures, and the one way they are saved.
+
+Every colour that belongs to the page (text, grid, background) is one exact hex value, so the dark SVG is the
+light one with those values exchanged. Data colours keep a contrast of at least 3 to 1 on both backgrounds,
+and line style and marker change with the colour, so that colour is never the only carrier. Heatmaps carry
+magnitude as opacity: zero shows the page itself in both themes.
+"""
+
+import hashlib
+import io
+import math
+import re
+from numbers import Integral, Real
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection, QuadMesh
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import ListedColormap, Normalize, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from ica.record.provenance import LICENCE, plain, write_atomic, write_json
+
+FOREGROUND, MUTED, GRID, BACKGROUND = "#1a1b1d", "#5a5c60", "#d9dadc", "#ffffff"
+DARK = {FOREGROUND: "#f0efed", MUTED: "#a9abaf", GRID: "#3a3b3d", BACKGROUND: "#121212", "#000000": "#f0efed"}
+BLUE, RUST, CYAN, VIOLET, OCHRE = "#0072b2", "#ac4800", "#00a4a8", "#e155ff", "#a19100"
+PALETTE = (BLUE, RUST, CYAN, VIOLET, OCHRE, FOREGROUND)
+LINES = ("-", (0, (5, 1.5)), (0, (1.2, 1.4)), (0, (5, 1.5, 1.2, 1.5)), (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "X")
+HATCHES = ("", "///", "...", "\\\\\\", "xxx", "---")
+WIDTH, SMALLEST = 7.2, 9.0
+SUFFIXES = (".svg", ".dark.svg", ".pdf", ".png", ".csv", ".json")
+ID = re.compile(r"[a-z][a-z0-9-]*")
+_INKED = (
+    "text.",
+    "axes.label",
+    "axes.title",
+    "axes.edge",
+    "xtick.",
+    "ytick.",
+    "lines.",
+    "patch.edge",
+    "hatch.",
+)
+_BOXES = tuple(f"boxplot.{part}props." for part in ("box", "whisker", "cap", "median", "flier"))
+INKS = tuple(f"{name}color" for name in _INKED + _BOXES)
+FIXED = {"svg.hashsalt": "ica", "svg.fonttype": "path", "pdf.fonttype": 42, "savefig.bbox": "standard"}
+
+
+def _fade(colour: str, alphas: np.ndarray) -> list[tuple]:
+    return [(*to_rgb(colour), a) for a in alphas]
+
+
+_STEPS = np.linspace(0, 1, 128)
+SEQUENTIAL = ListedColormap(_fade(BLUE, 0.75 * _STEPS), name="ica-sequential")
+# Zero itself has no step: heatmap leaves zeros out, and the faintest entry still shows.
+_ARMS = 0.12 + 0.63 * _STEPS
+DIVERGING = ListedColormap(_fade(RUST, _ARMS[::-1]) + _fade(BLUE, _ARMS), name="ica-diverging")
+
+
+def style() -> None:
+    """Set the house style for all figures from here on: Matplotlib's own fonts, 7.2 in wide, 9 pt and up."""
+    cycle = mpl.cycler(color=PALETTE) + mpl.cycler(linestyle=LINES) + mpl.cycler(marker=MARKERS)
+    mpl.rcdefaults()  # a reader's own matplotlibrc must not enter the figures
+    mpl.rcParams.update(
+        dict.fromkeys(INKS, FOREGROUND)
+        | dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), BACKGROUND)
+        | dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), SMALLEST)
+        | dict.fromkeys(("axes.titlesize", "axes.labelsize", "font.size", "figure.titlesize"), 10.0)
+        | {
+            "font.family": ["DejaVu Sans"],
+            "mathtext.fontset": "dejavusans",
+            "figure.figsize": (WIDTH, 4.0),
+            "figure.dpi": 100,
+            "savefig.dpi": 200,
+            "figure.constrained_layout.use": True,
+            "axes.prop_cycle": cycle,
+            "axes.grid": True,
+            "axes.axisbelow": True,
+            "axes.titlelocation": "left",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "grid.color": GRID,
+            "grid.linewidth": 0.7,
+            "lines.linewidth": 1.6,
+            "lines.markersize": 4.5,
+            "legend.edgecolor": GRID,
+            "legend.facecolor": BACKGROUND,
+            "legend.framealpha": 1.0,
+            "image.cmap": "viridis",
+        }
+        | FIXED
+    )
+
+
+def band(ax: Axes, x, lo, hi, colour: str | None = None, label: str | None = None) -> PolyCollection:
+    """Shade the interval from `lo` to `hi` over `x` (one length), with edges that show without colour.
+
+    `colour`: default that of the last line drawn. ValueError unless lo <= hi.
+    """
+    x, lo, hi = (np.asarray(v, dtype=float) for v in (x, lo, hi))
+    if x.ndim != 1 or lo.shape != x.shape or hi.shape != x.shape:
+        raise ValueError(
+            f"lo and hi must have the shape of x, one axis; got x {x.shape}, lo {lo.shape}, hi {hi.shape}"
+        )
+    if (lo > hi).any():
+        raise ValueError(f"lo must be at most hi everywhere; at x = {x[lo > hi][0]} it is not")
+    colour = colour or (ax.lines[-1].get_color() if ax.lines else PALETTE[0])
+    for edge in (lo, hi):
+        ax.plot(x, edge, color=colour, linewidth=0.6, linestyle="-", marker="", alpha=0.7)
+    return ax.fill_between(x, lo, hi, color=colour, alpha=0.18, linewidth=0, label=label)
+
+
+def heatmap(
+    ax: Axes,
+    matrix: Float[Tensor, "rows columns"] | Float[np.ndarray, "rows columns"],
+    rows: list[str],
+    columns: list[str],
+    annotate: bool = True,
+    signed: bool = True,
+    limit: float | None = None,
+    numbers: str = ".3g",
+) -> QuadMesh:
+    """Draw a matrix (array or tensor) as named cells, zeros blank; return the mesh.
+
+    signed: rust below zero, blue above (weights), and the faintest entry still shows; otherwise blue from 0
+    (attention, no negative entries). `limit`: magnitude of full colour, default the largest. `annotate`
+    writes every entry that is not zero in the format `numbers`. ValueError if names and shape differ, for
+    entries that are not finite, and for negative ones if not signed.
+    """
+    values = (
+        matrix.detach().double().cpu().numpy() if isinstance(matrix, Tensor) else np.asarray(matrix, float)
+    )
+    if values.ndim != 2 or values.shape != (len(rows), len(columns)):
+        named = f"{len(rows)} rows and {len(columns)} columns are named"
+        raise ValueError(
+            f"matrix must have one row per name in rows and one column per name in columns; "
+            f"its shape is {values.shape}, {named}"
+        )
+    if not np.isfinite(values).all():
+        raise ValueError("matrix must be finite, got NaN or infinite entries")
+    if not signed and (values < 0).any():
+        raise ValueError("matrix must have no negative entry if signed is False")
+    if limit is not None and not 0 < limit < math.inf:
+        raise ValueError(f"limit must be a finite number above 0 or None, got {limit!r}")
+    largest = limit if limit is not None else (np.abs(values).max(initial=0) or 1.0)
+    mesh = ax.pcolormesh(
+        np.ma.masked_equal(values, 0),
+        cmap=DIVERGING if signed else SEQUENTIAL,
+        norm=Normalize(-largest if signed else 0, largest),
+        edgecolors=GRID,
+        linewidth=0.7,
+    )
+    ax.set(xlim=(0, len(columns)), ylim=(len(rows), 0), aspect="equal")
+    ax.set_xticks(np.arange(len(columns)) + 0.5, columns)
+    ax.set_yticks(np.arange(len(rows)) + 0.5, rows)
+    ax.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+    if annotate:
+        for i, j in np.argwhere(values):
+            ax.text(
+                j + 0.5, i + 0.5, f"{values[i, j]:{numbers}}", ha="center", va="center", fontsize=SMALLEST
+            )
+    return mesh
+
+
+def colourbar(mesh: QuadMesh, label: str) -> Colorbar:
+    """Add a vector colour bar beside the mesh's axes, in 20 bands (finer ones overlap and darken)."""
+    bands = np.linspace(mesh.norm.vmin, mesh.norm.vmax, 21)
+    place = {"ax": mesh.axes, "fraction": 0.05, "pad": 0.03}
+    bar = mesh.axes.figure.colorbar(mesh, label=label, boundaries=bands, ticks=MaxNLocator(6), **place)
+    bar.solids.set(edgecolor=GRID, linewidth=0.3)
+    bar.outline.set_edgecolor(GRID)
+    bar.minorticks_off()
+    bar.ax.grid(False)
+    return bar
+
+
+def csv_bytes(data: pd.DataFrame, name: str = "data") -> bytes:
+    """Return a tidy table as CSV: numbers that read back the same, NaN empty, no index, newline endings.
+
+    ValueError for no rows or columns, infinities, an index or column names that would be lost, or cells that
+    are neither numbers, truth values nor text.
+    """
+    if not isinstance(data, pd.DataFrame) or data.empty:
+        raise ValueError(
+            f"{name} must be a pandas DataFrame with at least one row and column, got {data!r:.60}"
+        )
+    if not all(isinstance(c, str) for c in data.columns) or not data.columns.is_unique:
+        raise ValueError(f"{name} must have distinct texts as column names, got {list(data.columns)}")
+    if data.index.nlevels > 1 or data.index.name is not None or data.index.dtype.kind not in "iu":
+        raise ValueError(
+            f"{name} must not carry data in its index, which is not written; call reset_index() first"
+        )
+    for column in data.columns:
+        for cell in data[column]:
+            if not isinstance(cell, (str, Real, np.bool_)) and cell is not None and cell is not pd.NA:
+                kind = type(cell).__name__
+                raise ValueError(f"{name}[{column!r}] must hold numbers, truth values or text, got {kind}")
+            if isinstance(cell, Real) and not isinstance(cell, Integral) and math.isinf(cell):
+                raise ValueError(
+                    f"{name}[{column!r}] must not hold infinities; leave such a cell NaN (written empty)"
+                )
+    return data.to_csv(index=False, lineterminator="\n").encode()
+
+
+def describe(data: pd.DataFrame, columns: dict[str, str] | None) -> dict[str, dict]:
+    """Return each column's type and, where given, meaning; ValueError if `columns` names one not there."""
+    columns = columns or {}
+    if unknown := [c for c in columns if c not in data.columns]:
+        raise ValueError(
+            f"columns must describe columns of the data, got {unknown[0]!r}; has {list(data.columns)}"
+        )
+    return {c: {"type": str(data[c].dtype), "meaning": columns.get(c)} for c in data.columns}
+
+
+def check_names(id: str, title: str) -> None:
+    """ValueError unless `id` can be a file name and anchor and `title` says something."""
+    if not isinstance(id, str) or not ID.fullmatch(id):
+        raise ValueError(f"id must match {ID.pattern} (small letters, digits, hyphens), got {id!r}")
+    if not isinstance(title, str) or not title.strip():
+        raise ValueError(f"title must be text, got {title!r}")
+
+
+def _check_text(fig: Figure) -> None:
+    """Refuse text that would be smaller than 9 pt on the page; call once the figure is drawn."""
+    shrunk = min(1.0, WIDTH / fig.get_figwidth())
+    for text in fig.findobj(Text):
+        size = text.get_fontsize() * shrunk
+        if text.get_visible() and text.get_text().strip() and size < SMALLEST - 0.01:
+            raise ValueError(
+                f"fig must have text of at least {SMALLEST:g} pt at {WIDTH} in width; "
+                f"{text.get_text()!r} has {size:.1f} pt"
+            )
+
+
+def _render(fig: Figure, kind: str, metadata: dict) -> bytes:
+    stream = io.BytesIO()
+    with mpl.rc_context(FIXED):
+        fig.savefig(stream, format=kind, dpi=200, facecolor=BACKGROUND, metadata=metadata)
+    return stream.getvalue()
+
+
+def dark(svg: str) -> str:
+    """Return the SVG for the dark theme: page colours exchanged, black (left unsaid in SVG) made light."""
+    for light, replacement in DARK.items():
+        svg = svg.replace(light, replacement)
+    return svg.replace("<svg ", f'<svg fill="{DARK[FOREGROUND]}" ', 1)
+
+
+def save(
+    fig: Figure,
+    folder: Path,
+    id: str,
+    data: pd.DataFrame,
+    title: str,
+    provenance: dict,
+    columns: dict[str, str] | None = None,
+) -> dict[str, Path]:
+    """Save a figure and its data as `folder/<id>` + each of `SUFFIXES`; return suffix -> path.
+
+    `data`: tidy table of what is drawn; `columns`: what its columns mean, with units; `provenance`: from
+    `ica.record.provenance`. The same figure and data give the same bytes (the JSON also holds times). SVG, PDF
+    and PNG carry title, notebook, commit, version and licence. ValueError, before anything is written, for a
+    bad id or title, empty or infinite data, text below 9 pt at page width, or raster images inside the
+    figure.
+    """
+    check_names(id, title)
+    if not isinstance(fig, Figure):
+        raise ValueError(f"fig must be a Matplotlib Figure, got {type(fig).__name__}")
+    csv = csv_bytes(data)
+    meaning = describe(data, columns)
+    notebook, commit = provenance["notebook"], provenance["commit"] or "none"
+    made = f"ica {provenance['versions']['ica']}"
+    source = f"notebook {notebook}; figure {id}; commit {commit}; version {made}; licence {LICENCE}"
+    fields = {"Title": title, "Creator": made, "Source": f"notebook {notebook}", "Identifier": id}
+    fields |= {"Description": source, "Rights": LICENCE, "Date": None}
+    svg = _render(fig, "svg", fields).decode()
+    _check_text(fig)
+    if "<image" in svg:
+        raise ValueError(
+            "fig must hold no raster image (imshow, rasterized=True); use heatmap, colourbar or pcolormesh"
+        )
+    png = {
+        "Title": title,
+        "Source": f"notebook {notebook}",
+        "Commit": commit,
+        "Software": made,
+        "Copyright": LICENCE,
+    }
+    pdf = {"Title": title, "Subject": source, "Creator": made, "CreationDate": None}
+    contents = {
+        ".svg": svg,
+        ".dark.svg": dark(svg),
+        ".pdf": _render(fig, "pdf", pdf),
+        ".png": _render(fig, "png", png),
+        ".csv": csv,
+    }
+    about = plain(
+        {
+            "id": id,
+            "title": title,
+            "licence": LICENCE,
+            "rows": len(data),
+            "columns": meaning,
+            "csv_sha256": hashlib.sha256(csv).hexdigest(),
+            "provenance": provenance,
+        }
+    )
+    paths = {
+        suffix: write_atomic(Path(folder) / f"{id}{suffix}", content) for suffix, content in contents.items()
+    }
+    return paths | {".json": write_json(Path(folder) / f"{id}.json", about)}

@@ -1,0 +1,62 @@
+r"""What a critic that says nothing, or the opposite, leaves of a prompt: exchanged ends, and an answer that ignores it.
+
+The responses $y_i = r_i y^* + (1 - r_i) e$ have the same law when $y^*$ and $e$ change places and $r_i$ becomes
+$1 - r_i$. So under a critic whose rewards do not depend on $r$, a prediction is as near to $e$ as to $y^*$ in law; and
+under one that shows $1 - r_i$ it is the prediction for the prompt with the ends exchanged.
+"""
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ica import checks
+from ica.synthetic.task.data import Critic, SyntheticBatch
+from ica.synthetic.task.metrics import cosine_error
+from ica.synthetic.task.tokens import read_at, tokens
+from ica.synthetic.training.results import Result, evaluation_prompts
+
+
+def exchanged(batch: SyntheticBatch) -> SyntheticBatch:
+    """The same responses and rewards, with the good and the bad answer in each other's place."""
+    return replace(batch, good=batch.bad, bad=batch.good, quality=1 - batch.quality)
+
+
+def response_mean(batch: SyntheticBatch, seen: Int[Tensor, " prefixes"]) -> Float[Tensor, "batch prefixes d"]:
+    r"""Mean of the first n responses: what answers without looking at the critic.
+
+    For $n \to \infty$ it tends to $(y^* + e)/2$, whose expected $1 - \cos$ to $y^*$ is, by the symmetry of $e$, that of
+    $y^* - e$ (`floor.expected_difference_error`).
+
+    Raises:
+        ValueError: a length outside 1 to N.
+    """
+    N = batch.responses.shape[1]
+    if len(seen) == 0 or seen.min() < 1 or seen.max() > N:
+        raise ValueError(f"seen must hold lengths from 1 to N = {N}, got {seen.tolist()}")
+    sums = batch.responses.cumsum(dim=1)[:, seen - 1]
+    return sums / seen.unsqueeze(-1)
+
+
+def end_cosines(
+    prediction: Float[Tensor, "*seeds batch d"], batch: SyntheticBatch
+) -> tuple[Float[Tensor, "*seeds batch"], Float[Tensor, "*seeds batch"]]:
+    """Cosines of the predictions with the good and with the bad answer; ValueError for entries not finite."""
+    checks.finite("prediction", prediction)
+    cosine = torch.nn.functional.cosine_similarity
+    return cosine(prediction, batch.good, dim=-1), cosine(prediction, batch.bad, dim=-1)
+
+
+@torch.no_grad()
+def errors_under(
+    run: Result, critic: Critic, seen: Int[Tensor, " prefixes"]
+) -> Float[Tensor, "seeds prompts prefixes"]:
+    """1 - cos of every seed's model of a run on its evaluation prompts, rated by another critic, at the prefixes `seen`.
+
+    Raises:
+        ResultError: the run's weights are not there.
+    """
+    batch, form = evaluation_prompts(run.config, critic), run.config.form
+    outputs = [model(tokens(batch, form))[:, read_at(seen, form)] for model in run.models()]
+    return torch.stack([cosine_error(found, batch.good.unsqueeze(1)) for found in outputs])

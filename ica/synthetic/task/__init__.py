@@ -1,0 +1,3 @@
+"""What is asked: `data` and `tokens` make prompts, `config` fixes a run, `metrics`, `prefixes`, `baselines`
+and `floor` say what is good.
+"""

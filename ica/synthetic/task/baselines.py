@@ -1,0 +1,62 @@
+"""What a transformer on the synthetic task is compared with: gradient descent, its converged minimiser, and Bayes."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ica import checks
+from ica.objectives import REWARDS, predict
+from ica.synthetic.task.data import SyntheticBatch
+from ica.synthetic.task.prefixes import prefix_pl_losses
+
+
+def descend(
+    batch: SyntheticBatch,
+    seen: Int[Tensor, " prefixes"],
+    generator: torch.Generator,
+    *,
+    steps: int = 50,
+    rate: float = 0.1,
+    reward: str = "cosine",
+) -> Float[Tensor, "batch prefixes d"]:
+    """Predictions of linear maps trained from scratch by Adam, one for every prompt and prefix, all at once.
+
+    The defaults are the released setting. Each map starts from Gaussian entries of variance 1/d (ours: the cosine reward
+    needs a start other than zero).
+
+    Raises:
+        ValueError: a parameter out of its range, an unknown reward.
+    """
+    checks.whole("steps", steps, 1)
+    checks.positive("rate", rate)
+    score = REWARDS[checks.one_of("reward", reward, tuple(REWARDS))]
+    (B, d), P = batch.query.shape, len(seen)
+    W = torch.randn(B, P, d, d, generator=generator, dtype=torch.float64).to(batch.query.dtype) / d**0.5
+    W.requires_grad_(True)
+    optimiser = torch.optim.Adam([W], lr=rate)
+    query = batch.query.unsqueeze(1).expand(B, P, d)
+    for _ in range(steps):
+        scores = score(predict(W, query), batch.responses.unsqueeze(1))
+        optimiser.zero_grad()
+        prefix_pl_losses(scores, batch.rewards, seen).sum().backward()
+        optimiser.step()
+    return predict(W.detach(), query)
+
+
+def best_response(batch: SyntheticBatch, seen: Int[Tensor, " prefixes"]) -> Float[Tensor, "batch prefixes d"]:
+    """Of the first n responses, n in `seen`, the one of highest reward: what is free to whoever keeps what was rated."""
+    every = torch.arange(len(batch.query))
+    return torch.stack([batch.responses[every, batch.rewards[:, :n].argmax(1)] for n in seen.tolist()], dim=1)
+
+
+def bayes(batch: SyntheticBatch, seen: Int[Tensor, " prefixes"]) -> Float[Tensor, "batch prefixes d"]:
+    r"""The good answer, recovered from the triplets seen: least squares for $y_i = r_i\, y^* + (1 - r_i)\, e$.
+
+    Two noiseless triplets determine $y^*$ exactly, so with a true critic this is the Bayes-optimal prediction from
+    n = 2 on, with error 0. (With a critic that errs it is only a linear fit.)
+    """
+    found = []
+    for n in seen.tolist():
+        weights = torch.stack([batch.rewards[:, :n], 1 - batch.rewards[:, :n]], dim=-1)
+        found.append(torch.linalg.lstsq(weights, batch.responses[:, :n]).solution[:, 0])
+    return torch.stack(found, dim=1)

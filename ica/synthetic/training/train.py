@@ -1,0 +1,210 @@
+"""Training on the synthetic task: several seeds of one configuration as one stacked program, resumable bit for bit."""
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.func import functional_call, stack_module_state, vmap
+
+from ica import checks
+from ica.synthetic.task.config import RunConfig
+from ica.synthetic.task.data import SyntheticBatch, sample_batch
+from ica.synthetic.task.tokens import loss, tokens
+from ica.synthetic.training import checkpoints
+from ica.transformer import Transformer, initial
+
+BETAS, EPSILON = (0.9, 0.999), 1e-8
+Weights = dict[str, Float[Tensor, "seeds ..."]]
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says at which update, for which seed, and what is kept."""
+
+
+@dataclass
+class State:
+    """Weights and Adam's moments of all seeds after `step` updates, with the loss of each update so far."""
+
+    weights: Weights
+    first: Weights
+    second: Weights
+    step: int
+    losses: list[list[float]]
+
+    def to(self, device: str) -> "State":
+        """The same state on a device."""
+        moved = [
+            {name: tensor.to(device) for name, tensor in group.items()}
+            for group in (self.weights, self.first, self.second)
+        ]
+        return State(*moved, self.step, self.losses)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """One flat dictionary, for a checkpoint."""
+        groups = {"weights": self.weights, "first": self.first, "second": self.second}
+        return {
+            f"{group}/{name}": tensor for group, named in groups.items() for name, tensor in named.items()
+        }
+
+
+def prompts_of(config: RunConfig, seed: int, step: int) -> SyntheticBatch:
+    """The prompts of one update: a function of seed and update alone, so that a resumed run sees the same."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + step + 1)
+    return sample_batch(config.batch, config.N, config.d, generator, config.critic)
+
+
+def start(config: RunConfig, seeds: tuple[int, ...]) -> State:
+    """The state before the first update."""
+    weights, _ = stack_module_state([initial(config.transformer(), seed) for seed in seeds])
+    weights = {name: tensor.detach() for name, tensor in weights.items()}
+    zeros = [{name: torch.zeros_like(tensor) for name, tensor in weights.items()} for _ in range(2)]
+    return State(weights, *zeros, 0, [])
+
+
+def resume(config: RunConfig, seeds: tuple[int, ...], folder: Path) -> State:
+    """The state of the last checkpoint in the folder, or the start where there is none.
+
+    Raises:
+        CheckpointError: the last checkpoint is damaged or of another run.
+    """
+    found = checkpoints.paths(folder)
+    if not found:
+        return start(config, seeds)
+    tensors, header = checkpoints.load(found[-1], config, seeds)
+    groups: dict[str, Weights] = {"weights": {}, "first": {}, "second": {}}
+    for key, tensor in tensors.items():
+        group, _, name = key.partition("/")
+        groups[group][name] = tensor
+    return State(groups["weights"], groups["first"], groups["second"], header["step"], header["losses"])
+
+
+def forward(config: RunConfig) -> Callable[[Weights, Tensor], Tensor]:
+    """Outputs of all seeds, each model on its own tokens, as one function of the stacked weights."""
+    skeleton = Transformer(config.transformer())
+    return vmap(lambda weights, inputs: functional_call(skeleton, weights, (inputs,)))
+
+
+def losses_of(
+    outputs: Float[Tensor, "seeds batch tokens d"], prompts: list[SyntheticBatch], config: RunConfig
+):
+    """The training loss of each seed on its own prompts."""
+    return torch.stack([loss(out, batch, config) for out, batch in zip(outputs, prompts, strict=True)])
+
+
+@torch.no_grad()
+def adam_(state: State, gradients: Weights, rate: float) -> None:
+    """One Adam update in place (Kingma and Ba 2015, algorithm 1), every seed by its own gradient."""
+    t = state.step + 1
+    scale = rate * (1 - BETAS[1] ** t) ** 0.5 / (1 - BETAS[0] ** t)
+    epsilon = EPSILON * (1 - BETAS[1] ** t) ** 0.5
+    for name, gradient in gradients.items():
+        first = state.first[name].mul_(BETAS[0]).add_(gradient, alpha=1 - BETAS[0])
+        second = state.second[name].mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
+        state.weights[name].addcdiv_(first, second.sqrt().add_(epsilon), value=-scale)
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[list[int]]:
+    """Collects SIGTERM, SIGINT and SIGHUP, so that the update under way ends and is saved first."""
+    seen: list[int] = []
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda n, _: seen.append(n)) for number in numbers}
+    try:
+        yield seen
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _update(state: State, run: Callable, config: RunConfig, seeds: tuple[int, ...], folder: Path) -> None:
+    device = next(iter(state.weights.values())).device
+    prompts = [prompts_of(config, seed, state.step).to(device) for seed in seeds]
+    weights = {name: tensor.requires_grad_(True) for name, tensor in state.weights.items()}
+    outputs = run(weights, torch.stack([tokens(batch, config.form) for batch in prompts]))
+    _refuse_bad(outputs.detach().flatten(1).isfinite().all(dim=1), seeds, state.step, folder)
+    losses = losses_of(outputs, prompts, config)
+    gradients = torch.autograd.grad(losses.sum(), list(weights.values()))
+    for tensor in state.weights.values():
+        tensor.requires_grad_(False)
+    adam_(state, dict(zip(weights, gradients, strict=True)), config.rate)
+    state.step += 1
+    state.losses.append(losses.tolist())
+
+
+def train(
+    config: RunConfig,
+    seeds: tuple[int, ...],
+    folder: Path,
+    *,
+    every: int = 100,
+    look: Callable[[int, Weights], None] | None = None,
+    device: str = "cpu",
+) -> State:
+    """Train all seeds to `config.steps` updates, from the last checkpoint in `folder` if there is one.
+
+    Args:
+        every: updates between checkpoints; the last update is always saved.
+        look: called with the number of updates done and the weights, where it starts or goes on and at each checkpoint.
+        device: where the weights live; prompts are always drawn on the CPU, so that they are the same everywhere.
+
+    Raises:
+        TrainingError: a model that gives values that are not finite; the last checkpoint stays.
+        CheckpointError: a checkpoint that cannot be read or written.
+        KeyboardInterrupt: asked to stop by SIGINT, SIGTERM or SIGHUP; the updates done are saved.
+    """
+    checks.whole("every", every, 1)
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise ValueError(f"seeds must be distinct and at least one, got {seeds}")
+    state, run, begun = resume(config, seeds, folder).to(device), forward(config), time.time()
+    if look:
+        look(state.step, state.weights)
+    with _asked_to_stop() as asked:
+        while state.step < config.steps:
+            _update(state, run, config, seeds, folder)
+            if asked or state.step % every == 0 or state.step == config.steps:
+                header = {"config": config.as_dict(), "seeds": list(seeds), "step": state.step}
+                checkpoints.save(folder, state.tensors(), header | {"losses": state.losses})
+                if look and not asked:
+                    look(state.step, state.weights)
+                _progress(config, state, begun)
+            if asked:
+                raise KeyboardInterrupt(
+                    f"stopped by signal {asked[0]} after update {state.step}, which is saved"
+                )
+    return state
+
+
+def _refuse_bad(fine: Bool[Tensor, " seeds"], seeds: tuple[int, ...], step: int, folder: Path) -> None:
+    if fine.all():
+        return
+    found = checkpoints.paths(folder)
+    kept = f"the last checkpoint is {found[-1]}" if found else "there is no checkpoint yet"
+    seed = seeds[fine.tolist().index(False)]
+    raise TrainingError(
+        f"the model of seed {seed} gives values that are not finite at update {step + 1}; {kept}"
+    )
+
+
+def _progress(config: RunConfig, state: State, begun: float) -> None:
+    """One changing line on a terminal, nothing in a log."""
+    if sys.stderr.isatty():
+        mean = sum(state.losses[-1]) / len(state.losses[-1])
+        line = f"{config.hash()}  {state.step}/{config.steps}  loss {mean:.4f}  {time.time() - begun:.0f} s"
+        print(f"\r\x1b[K{line}", end="\n" if state.step == config.steps else "", file=sys.stderr, flush=True)
+
+
+def models(config: RunConfig, state: State) -> list[Transformer]:
+    """The trained transformers, one for each seed."""
+    built = []
+    for k in range(len(next(iter(state.weights.values())))):
+        model = Transformer(config.transformer())
+        model.load_state_dict({name: tensor[k] for name, tensor in state.weights.items()})
+        built.append(model.eval())
+    return built
