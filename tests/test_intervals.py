@@ -6,29 +6,92 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
-from ica.intervals import paired_interval, paired_ratio
+from ica.intervals import against_one_run, mean_interval, paired_ratio
+
+COUNT = {3: 4000, 5: 2400, 20: 800}  # repetitions, by the number of seeds
+# variances of the seeds' effects, the prompts' and the residual, each in units of what it adds to the mean
+PARTS = {
+    "seeds": (0.9, 0.08, 0.02),
+    "mixed": (0.3, 0.7, 0.0),
+    "mixed, residual": (0.4, 0.4, 0.2),
+    "prompts": (0.05, 0.9, 0.05),
+    "residual": (0.1, 0.1, 0.8),
+    "residual alone": (0.0, 0.0, 1.0),
+}
 
 
-@pytest.mark.parametrize(("seeds", "noise"), [(5, 0.0), (5, 1.0), (2, 1.0), (1, 0.0)])
-def test_paired_interval_covers_the_mean(seeds, noise):
-    """Differences with an effect of the seed (none with one seed), of the prompt, and of both together."""
-    generator, covered, trials = torch.Generator().manual_seed(seeds), 0, 600
-    for _ in range(trials):
-        by_seed = torch.randn(seeds, 1, generator=generator) * (seeds > 1)
-        by_prompt = 3 * torch.randn(1, 40, generator=generator)
-        both = noise * torch.randn(seeds, 40, generator=generator)
-        mean, lo, hi = paired_interval(2 + by_seed + by_prompt + both)
-        assert lo <= mean <= hi
-        covered += lo <= 2 <= hi
-    assert covered / trials > 0.93
+def gaussian(generator, *shape):
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def skewed(generator, *shape):
+    """Exponential, with mean 0 and variance 1."""
+    return torch.empty(*shape, dtype=torch.float64).exponential_(generator=generator) - 1
+
+
+def crossed(generator, sizes, spread, of_prompts=gaussian):
+    """Tables [seeds, prompts, repetitions] around 0, with these standard deviations of the effects."""
+    seeds, prompts, count = sizes
+    of_seeds, by_prompt, rest = spread
+    table = rest * gaussian(generator, *sizes)
+    table += of_seeds * gaussian(generator, seeds, 1, count)
+    return table + by_prompt * of_prompts(generator, 1, prompts, count)
+
+
+def share(lo, hi):
+    return ((lo <= 0) & (0 <= hi)).double().mean().item()
+
+
+@pytest.mark.parametrize("prompts", [64, 256])
+@pytest.mark.parametrize("seeds", [3, 5, 20])
+@pytest.mark.parametrize("parts", [*PARTS, "skewed prompts"])
+def test_mean_interval_covers_as_often_as_it_says(parts, seeds, prompts):
+    generator, units = torch.Generator().manual_seed(seeds), (seeds, prompts, seeds * prompts)
+    of_prompts = skewed if parts == "skewed prompts" else gaussian
+    spread = [math.sqrt(v * n) for v, n in zip(PARTS.get(parts, PARTS["prompts"]), units, strict=True)]
+    mean, lo, hi = mean_interval(crossed(generator, (seeds, prompts, COUNT[seeds]), spread, of_prompts))
+    assert (lo <= mean).all() and (mean <= hi).all()
+    assert 0.93 <= share(lo, hi) <= 0.98
+
+
+@pytest.mark.parametrize(
+    "sizes", [(3, 64, 64), (5, 64, 64), (20, 64, 64), (5, 256, 256), (5, 50, 64), (5, 64, 16)]
+)
+@pytest.mark.parametrize("spread", [(1, 1, 1), (0.125, 1, 0.3), (0.04, 1, 0.3), (0, 0, 1)])
+def test_a_number_of_one_run_is_not_taken_as_exact(spread, sizes):
+    seeds, prompts, other = sizes
+    generator, count = torch.Generator().manual_seed(seeds), COUNT[seeds]
+    values = crossed(generator, (seeds, prompts, count), spread)
+    number = crossed(generator, (1, other, count), spread).mean((0, 1))
+    assert 0.93 <= share(*against_one_run(values, number, prompts=other)[1:]) <= 0.98
+    _, lo, hi = mean_interval(values)
+    assert share(lo - number, hi - number) < 0.92
+
+
+def test_the_spread_of_one_run_may_come_from_others():
+    """A mean over prompts alone, as of the minimiser, against a number of a run that varies as others do."""
+    generator, spread, count = torch.Generator().manual_seed(0), (0.02, 0.3, 0.1), 1000
+    values = crossed(generator, (1, 1000, count), (0, 0.3, 0))
+    number = crossed(generator, (1, 256, count), spread).mean((0, 1))
+    like = crossed(generator, (5, 200, count), spread)
+    assert 0.93 <= share(*against_one_run(values, number, like)[1:]) <= 0.98
+
+
+def test_one_seed_gives_students_interval_over_prompts():
+    row = gaussian(torch.Generator().manual_seed(0), 1, 30)
+    _, lo, hi = mean_interval(row, level=0.9)
+    expected = stats.ttest_1samp(row[0].numpy(), 0).confidence_interval(0.9)
+    assert (lo.item(), hi.item()) == pytest.approx(tuple(expected))
 
 
 @given(shift=st.floats(-10, 10), scale=st.floats(0.1, 10), seed=st.integers(0, 1000))
-def test_paired_interval_follows_shift_and_scale(shift, scale, seed):
-    values = torch.randn(4, 9, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    plain, moved = paired_interval(values), paired_interval(scale * values + shift)
-    assert moved == pytest.approx([scale * v + shift for v in plain], abs=1e-9)
+def test_mean_interval_follows_shift_and_scale_at_every_point(shift, scale, seed):
+    values = gaussian(torch.Generator().manual_seed(seed), 4, 9, 3)
+    plain, moved = (torch.stack(mean_interval(v)) for v in (values, scale * values + shift))
+    torch.testing.assert_close(moved, scale * plain + shift)
+    torch.testing.assert_close(torch.stack(mean_interval(values[..., 1])), plain[:, 1])
 
 
 def test_paired_ratio_is_the_geometric_mean_with_students_interval():
@@ -42,9 +105,12 @@ def test_paired_ratio_is_the_geometric_mean_with_students_interval():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: paired_interval(torch.zeros(2, 1)), "two prompts"),
-        (lambda: paired_interval(torch.full((2, 3), float("nan"))), "differences must be finite"),
-        (lambda: paired_interval(torch.zeros(2, 3), level=1.0), "level must lie"),
+        (lambda: mean_interval(torch.zeros(2, 1)), "values must hold at least one seed and two prompts"),
+        (lambda: mean_interval(torch.full((2, 3), float("nan"))), "values must be finite"),
+        (lambda: mean_interval(torch.zeros(2, 3), level=1.0), "level must lie"),
+        (lambda: against_one_run(torch.zeros(1, 3), 0.5), "values must hold at least two seeds"),
+        (lambda: against_one_run(torch.zeros(1, 3), 0.5, torch.zeros(1, 3)), "like must hold at least two"),
+        (lambda: against_one_run(torch.zeros(2, 3), 0.5, prompts=0), "prompts must be a whole number"),
         (lambda: paired_ratio([1.0], [1.0]), "at least two pairs"),
         (lambda: paired_ratio([1.0, -1.0], [1.0, 1.0]), "above must be"),
     ],
