@@ -44,8 +44,10 @@ test: $(READY) ## run the tests
 	@$(BIN)/python -m pytest -n 2 -q
 
 lint: $(READY) ## check style, and that notebooks are stored without outputs
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check --extend-exclude notebooks .
+	@$(BIN)/ruff format --check --extend-exclude notebooks .
+	@$(BIN)/ruff check --line-length 88 notebooks
+	@$(BIN)/ruff format --check --line-length 88 notebooks
 	@$(BIN)/nbstripout --verify --keep-id notebooks/*.ipynb
 
 repeat: $(READY) ## build twice from nothing and compare the figure data bit by bit

@@ -159,18 +159,19 @@ rule claims:
     input:
         expand(f"{OUT}/record/{{name}}", name=DIGESTS),
     output:
-        f"{OUT}/claims.json",
+        ours=f"{OUT}/claims.json",
+        paper=f"{OUT}/paper_claims.json",
     params:
         digest=site.registry_digest(ROOT, DIGESTS),
     log:
         f"{OUT}/status/claims.log",
     shell:
-        "{sys.executable} -m ica.record.claims {input} --out {output} 2> {log}"
+        "{sys.executable} -m ica.record.ledger {input} --out {output.ours} --paper {output.paper} 2> {log}"
 
 
 rule site:
     input:
-        claims=f"{OUT}/claims.json",
+        claims=[f"{OUT}/claims.json", f"{OUT}/paper_claims.json"],
         executed=expand(f"{OUT}/executed/{{name}}.ipynb", name=DIGESTS),
     output:
         directory(f"{OUT}/html"),

@@ -25,26 +25,108 @@ COPIED = (
 )
 IMPORTS = {"alpha": "from ica.one import VALUE", "beta": "from ica import three", "gamma": ""}
 MODULES = {"one": "VALUE = 1\n", "two": "VALUE = 2\n", "three": "from .two import VALUE\n"}
+LEDGER = """# Claims
+
+All the claims of this book.
+
+```{all-claims}
+```
+
+## Criteria that changed
+
+```{criteria-history}
+```
+
+```{bibliography}
+```
+"""
 BIB = "@misc{key, title = {Title}, author = {Author, A.}, year = {2020}}\n"
 
-CLAIMS = [
+CLAIMS = {
+    "theory": [
+        {
+            "id": "alpha-small",
+            "notebook": "alpha",
+            "statement": "The number $x^2$ & co. is <small> <b>or</b> not.",
+            "basis": "as stated",
+            "measured": "the value of $x^2$",
+            "criterion": {"op": "<=", "bound": 10.0},
+            "says": {
+                "supported": "The number $x^{{2}}$ is small, {value:.1f}.",
+                "contradicted": "The number is **large**, {value:.1f}.",
+            },
+        },
+        {
+            "id": "alpha-up",
+            "notebook": "alpha",
+            "statement": "It goes up.",
+            "basis": "beyond the paper",
+            "measured": "a difference",
+            "criterion": {"op": "above", "at": 0, "sesoi": 0.1},
+            "unit": "seeds",
+            "reason": "a tenth is what one sees",
+            "setting": "1 block",
+        },
+    ],
+    "synthetic": [
+        {
+            "id": "beta-parts",
+            "notebook": "beta",
+            "statement": "One part holds, the other does not.",
+            "basis": "analogue",
+            "measured": "two values",
+            "criterion": {"parts": {"n = 2": {"op": "<=", "bound": 1}, "n = 15": {"op": ">=", "bound": 5}}},
+            "fixed": "before any run",
+            "changed": "The bound of $n = 15$ was 4.",
+            "otherwise": "mixed",
+        },
+    ],
+    "llm": [
+        {
+            "id": "gamma-none",
+            "notebook": "gamma",
+            "statement": "A large model does it.",
+            "basis": "as stated",
+            "measured": "nothing",
+            "criterion": {"op": "<=", "bound": 1},
+        },
+    ],
+}
+PAPER = [
     {
-        "id": "alpha-small",
-        "notebook": "alpha",
-        "statement": "The number $x^2$ & co. is <small>.",
-        "source": "ours",
-        "measured": "the value of $x^2$",
-        "criterion": {"op": "<=", "bound": 10.0},
+        "id": "T1",
+        "kind": "theorem",
+        "place": "Thm 1",
+        "claim": "The number $x^2$ is <small>.",
+        "scale": "exact, two numbers",
+        "tests": [{"claim": "alpha-small", "basis": "as stated"}],
+        "page": "notebooks/alpha",
+        "figure": "alpha-curve",
     },
     {
-        "id": "beta-parts",
-        "notebook": "beta",
-        "statement": "One part holds, the other does not.",
-        "source": "paper",
-        "measured": "two values",
-        "criterion": {"parts": {"good": {"op": "<", "bound": 1}, "bad": {"op": ">", "bound": 5}}},
+        "id": "S1",
+        "kind": "experiment",
+        "place": "Fig. 1",
+        "claim": "It holds.",
+        "scale": "one run",
+        "tests": [
+            {"claim": "beta-parts", "basis": "analogue"},
+            {"claim": "alpha-up", "basis": "beyond the paper", "against": True},
+        ],
+        "page": "notebooks/beta",
+        "note": "Our data.",
+    },
+    {
+        "id": "L1",
+        "kind": "statement",
+        "place": "Sec. 5",
+        "claim": "It will always hold.",
+        "scale": "argued",
+        "tests": None,
+        "page": "notebooks/gamma",
     },
 ]
+REASON = "needs <b>more</b> {ref}`none` **memory**, $5 or $6"
 
 ALPHA = """
 import matplotlib.pyplot as plt, pandas as pd
@@ -59,9 +141,10 @@ record.table("alpha-said", said, title="What a <model> said")
 record.number("alpha-number", 0.125)
 """
 CLAIM_CELLS = {
-    "alpha": 'record.claim("alpha-small", value=VALUE**2)',
-    "beta": 'record.claim("beta-parts", parts={"good": {"value": 0}, "bad": {"value": three.VALUE}})',
-    "gamma": "1 + 1",
+    "alpha": 'record.claim("alpha-small", value=VALUE**2, n=3)\n'
+    'record.claim("alpha-up", value=0.5, interval=(0.3, 0.7), n={"seeds": 5, "prompts": 64})',
+    "beta": 'record.claim("beta-parts", parts={"n = 2": {"value": 0}, "n = 15": {"value": three.VALUE}})',
+    "gamma": f'record.untestable("gamma-none", why={REASON!r})',
 }
 ALPHA_PROSE = """
 ```{recorded-figure} alpha-curve
@@ -79,19 +162,45 @@ What was said.
 ```
 
 See {numref}`fig-alpha-curve` and {numref}`tab-alpha-table`.
+
+In short: {says}`alpha-small` {verdict}`alpha-small`. It rose by {measured}`alpha-up`, elsewhere {measured}`beta-parts/n = 15`
+({verdict}`beta-parts/n = 15`, as a whole {verdict}`beta-parts`); not so {measured}`gamma-none`: {says}`gamma-none`
 """
+ANSWERS = {
+    "alpha": """
+```{question} T1 S1
+Is $x^2$ small?
+```
+
+```{answer} alpha-small alpha-up
+Three cases; see {doc}`/notebooks/beta`.
+```
+""",
+    "beta": """
+```{question}
+Do the parts hold?
+```
+
+```{answer} beta-parts
+```
+""",
+    "gamma": """
+```{answer} gamma-none
+```
+""",
+}
 
 
 def notebook(name: str) -> nbformat.NotebookNode:
     """The stored notebook of that name."""
     start = f"from ica.record.record import Record\n{IMPORTS[name]}\n"
     start += f'record = Record("{name}", {{"seed": seed}}, [seed])'
-    ledger = "```{claims}\n```" if name != "gamma" else "No claims."
+    title = f"# Page {name}\n\nProse of {name}, long enough to count as text.\n{ANSWERS[name]}"
     cells = [
-        new_markdown_cell(f"# Page {name}\n\nProse of {name}, long enough to count as text.", id="title"),
+        new_markdown_cell(title, id="title"),
         new_code_cell("seed = 0\nscale = 1.5" if name == "alpha" else "seed = 0", id="parameters"),
         new_code_cell(start, id="start"),
-        new_markdown_cell(ledger, id="ledger"),
+        new_markdown_cell("```{verdicts}\n```", id="ledger"),
         new_code_cell(ALPHA.strip() if name == "alpha" else "print(seed)", id="work"),
         new_code_cell(CLAIM_CELLS[name], id="claim"),
         new_markdown_cell(ALPHA_PROSE if name == "alpha" else "## End\n\nThe end.", id="end"),
@@ -112,16 +221,19 @@ def write(folder: Path) -> Path:
     (folder / "ica" / "__init__.py").touch()
     for name, source in MODULES.items():
         (folder / "ica" / f"{name}.py").write_text(source)
-    (folder / "ica" / "claims").mkdir()
-    (folder / "ica" / "claims" / "small.yml").write_text(yaml.safe_dump(CLAIMS))
+    registry = folder / "ica" / "record" / "registry"
+    shutil.rmtree(registry)
+    for part, entries in CLAIMS.items():
+        (registry / part).mkdir(parents=True)
+        (registry / part / "small.yml").write_text(yaml.safe_dump(entries, sort_keys=False))
+    (registry.parent / "paper.yml").write_text(yaml.safe_dump(PAPER, sort_keys=False))
     book = folder / "book"
     (book / "references.bib").write_text(BIB)
     glue = "{glue:text}`/notebooks/alpha.ipynb::alpha-number:.3f`"
     (book / "intro.md").write_text(
-        f"# Start\n\nAfter {{cite}}`key` the number is {glue}.\n\n```{{claims-summary}}\n```\n"
+        f"# Start\n\nAfter {{cite}}`key` the number is {glue}.\n\n```{{paper-claims}}\n```\n"
     )
-    ledger = "# Claims\n\nAll the claims of this book.\n\n```{all-claims}\n```\n\n```{bibliography}\n```\n"
-    (book / "claims.md").write_text(ledger)
+    (book / "claims.md").write_text(LEDGER)
     (folder / "notebooks").mkdir()
     (folder / "notebooks" / "profiles.yml").write_text("ci: {}\npaper: {alpha: {scale: 2}}\n")
     for name in IMPORTS:

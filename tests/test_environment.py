@@ -99,9 +99,27 @@ def test_cell_ids_are_names_not_counters(path):
     assert not any(re.fullmatch(r"\d+", name) for name in ids)
 
 
+@pytest.fixture(scope="module")
+def registry() -> dict[str, claims.Claim]:
+    return claims.load()
+
+
 @pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
-def test_every_claim_is_recorded_by_its_literal_id(path):
+def test_every_claim_is_recorded_by_its_literal_id(path, registry):
     """Only so can the ledger link to the cell that measured it, and prose refer to it by {ref}."""
     code = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
     found = {claim for source in code for claim in claims_in(source)}
-    assert found == {claim.id for claim in claims.load().values() if claim.notebook == path.stem}
+    listed = {claim.id for claim in registry.values() if claim.notebook == path.stem}
+    assert found == listed, f"registered alone: {listed - found}; recorded alone: {found - listed}"
+
+
+def test_claims_are_of_notebooks_in_the_book(registry):
+    assert {claim.notebook for claim in registry.values()} <= set(notebooks.listed(ROOT))
+
+
+def test_data_files_of_the_package_are_installed_with_it():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"][
+        "ica"
+    ]
+    data = {path for path in (ROOT / "ica").rglob("*") if path.suffix in (".yml", ".json")}
+    assert data == {path for pattern in settings for path in (ROOT / "ica").glob(pattern)}

@@ -1,152 +1,359 @@
-"""Directives of the claims ledger: `claims`, `verdicts`, `all-claims` and `claims-summary`."""
+"""Directives and roles of the claims ledger.
 
-from collections import Counter
+On a page: `question`, `answer` (sentences that the verdicts choose), `verdicts` (the folded table), and the roles `says`,
+`verdict` and `measured`. On the first page and in the ledger: `paper-claims`, `all-claims`, `criteria-history`.
+"""
 
-from companion_data import Directive, number, parts, read, text
+from pathlib import Path
+
+from companion_data import Directive, folded, number, parts, read, records, text, without_html
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxRole
+
+from ica.record.paper import counts
 
 # Sign and words, so that colour is never the only carrier.
-VERDICTS = {"reproduced": "✔", "partly": "◐", "not reproduced": "✘", "not testable here": "–"}
+VERDICTS = {
+    "supported": "✔",
+    "contradicted": "✘",
+    "negligible": "≈",
+    "mixed": "◐",
+    "open": "?",
+    "single run": "1",
+    "not testable here": "–",
+    "not tested": "·",
+}
 SIGNS = (("<=", "≤"), (">=", "≥"))
 NBSP = "\u00a0"
+RATE = 0.05
 
 
 def criterion(words: str) -> str:
     """The criterion as readers see it: `<= 1e-12` as `≤ 1e−12`."""
     for ascii_sign, sign in SIGNS:
         words = words.replace(ascii_sign, sign)
-    words = words.replace("e-", "e−").replace(" -", " −").replace("[-", "[−")
-    return words.replace(" ", NBSP)  # a sign stays with its number
+    return words.replace("e-", "e−").replace(" -", " −").replace("[-", "[−")
 
 
-def measured(part: dict) -> str:
+def measured(part: dict, size: bool = True) -> str:
     """Value, interval and sample size of one measured part."""
     words = number(part["value"])
     if part["interval"]:
         low, high = (number(end) for end in part["interval"])
         words += f" [{low},{NBSP}{high}]"
-    return words + (f", n{NBSP}={NBSP}{part['n']}" if part["n"] else "")
+    return words + (f" ({counts(part['n'])})" if size and part["n"] else "")
 
 
-def by_part(values: dict[str, str]) -> list[nodes.Node]:
-    """One line for each part of a claim; a claim of one part needs no name."""
-    return [text(words if name == "value" else f"{name}: {words}") for name, words in values.items()]
-
-
-def badge(verdict: str) -> nodes.paragraph:
+def badge(verdict: str, how: str = "") -> nodes.inline:
+    """The verdict in a frame, with what it rests on (2 of 4) behind it."""
     css = verdict.replace(" ", "-")
-    return text(f"{VERDICTS[verdict]} {verdict}", "verdict", f"verdict-{css}")
+    words = f"{VERDICTS[verdict]}{NBSP}{verdict}" + (f" ({how})" if how else "")
+    return nodes.inline("", words, classes=["verdict", f"verdict-{css}"])
+
+
+def of_parts(row: dict) -> str:
+    """How many parts hold, where that is not all or none: "2 of 4"."""
+    outcomes = list(row["outcomes"].values())
+    held = outcomes.count("supported")
+    return f"{held} of {len(outcomes)}" if row["verdict"] in ("mixed", "open") and len(outcomes) > 1 else ""
+
+
+def many(count: int, what: str) -> str:
+    """1 test, 2 tests."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def gap(item: dict) -> str:
+    """How the scale here lies to that of the paper, in sentences."""
+    said = [f"Here: {item['here']}" if item["here"] else "", f"Paper: {item['scale']}", item["note"]]
+    return " ".join(words.rstrip(".") + "." for words in said if words)
+
+
+def why(row: dict) -> list[nodes.Node]:
+    """The reason why a claim is untestable, as plain text: it may hold the words of an error."""
+    reason = row["measurement"]["untestable"]
+    return [nodes.Text(f" Reason: {reason}")] if reason else []
+
+
+def rows_of(folder: Path) -> dict[str, dict]:
+    """The collected claims by id."""
+    return {row["id"]: row for row in read(folder / "claims.json")}
 
 
 class Ledger(Directive):
-    """Common to the tables: the collected claims, and their cells."""
+    """Common to all: the collected claims, and their cells."""
 
     def claims(self, notebook: str | None = None) -> list[dict]:
         """All collected claims, or those of one notebook."""
-        rows = read(self.records / "claims.json")
-        return [row for row in rows if notebook in (None, row["notebook"])]
+        return [row for row in rows_of(self.records).values() if notebook in (None, row["notebook"])]
 
-    def claim_link(self, row: dict) -> list[nodes.Node]:
-        """The id of the claim, linked to the cell that records it (or to its page), and the statement."""
+    def link(self, row: dict, words: str) -> nodes.paragraph:
+        """Words that lead to the cell that records the claim, or to its page."""
         targets = read(self.records / row["notebook"] / "page.json")["targets"]
-        role = f"{{ref}}`{row['id']} <claim-{row['id']}>`"
-        page = f"{{doc}}`{row['id']} </notebooks/{row['notebook']}>`"
-        link = self.paragraph(role if row["id"] in targets else page)
-        link["classes"].append("claim-id")
-        return [link, self.paragraph(row["statement"])]
+        role = f"{{ref}}`{words} <claim-{row['id']}>`" if row["id"] in targets else ""
+        return self.paragraph(role or f"{{doc}}`{words} </notebooks/{row['notebook']}>`")
 
-    def criteria(self, row: dict) -> list[nodes.Node]:
-        return by_part({name: criterion(c["text"]) for name, c in row["criteria"].items()})
+    def claim(self, row: dict) -> list[nodes.Node]:
+        """The statement, and the id of the claim, linked, with what it is held against."""
+        link = self.link(row, row["id"])
+        link["classes"].append("claim-id")
+        return [self.paragraph(row["statement"]), link, text(row["basis"], "basis")]
+
+    def test(self, row: dict) -> list[nodes.Node]:
+        """What is measured, the criterion, and why it is the one that matters."""
+        named = {name: criterion(row["criteria"][name]["text"]) for name in row["order"]}
+        words = "; ".join(w if name == "value" else f"{name}: {w}" for name, w in named.items())
+        if len(named) > 1 and len(set(named.values())) == 1:
+            words = f"each {next(iter(named.values()))}"
+        found = [self.paragraph(row["measured"]), text(f"Criterion: {words}")]
+        return found + ([self.paragraph(f"Why: {row['reason']}")] if row["reason"] else [])
 
     def values(self, row: dict) -> list[nodes.Node]:
-        measurement = row["measurement"]
-        if measurement["untestable"]:
-            return [self.paragraph(measurement["untestable"])]
-        return by_part({name: measured(part) for name, part in measurement["parts"].items()})
+        """What was measured, part by part, with what an open part could have shown."""
+        if row["measurement"]["untestable"]:
+            return [text(row["measurement"]["untestable"])]
+        found, several = [], len(row["order"]) > 1
+        for name in row["order"]:
+            part = row["measurement"]["parts"][name]
+            words = measured(part) if name == "value" else f"{name}: {measured(part)}"
+            words += f" {VERDICTS[row['outcomes'][name]]}" if several else ""
+            if name in row["detectable"]:
+                words += f"; detectable with 80{NBSP}% power: {criterion(row['detectable'][name])}"
+            found.append(text(words))
+        return found
 
-    def titled(self, title: str, css: str, table: nodes.table) -> list[nodes.Node]:
-        """The table in a box of its own, under a title."""
-        box = nodes.container("", nodes.rubric("", title), table, classes=["ledger", css])
+    def adjusted(self, row: dict) -> list[nodes.Node]:
+        """Whether the decided parts stand after the adjustment for many tests (Benjamini-Hochberg)."""
+        decided = [
+            k
+            for k, q in row["q"].items()
+            if row["outcomes"][k] in ("supported", "contradicted", "negligible")
+        ]
+        held = sum(row["q"][name] <= RATE for name in decided)
+        if not decided:
+            return [text("–")]
+        some = f"{held} of {len(decided)}" if held else "no"
+        return [text("yes" if held == len(decided) else some)]
+
+    def ledger(self, rows: list[dict], css: str) -> nodes.container:
+        """The table of claims, in a box of its own."""
+        head = ("Claim", "Test", "Measured", "Verdict", "After BH")
+        body = [
+            [
+                self.claim(row),
+                self.test(row),
+                self.values(row),
+                [nodes.paragraph("", "", badge(row["verdict"], of_parts(row)))],
+                self.adjusted(row),
+            ]
+            for row in rows
+        ]
+        return nodes.container("", self.table(head, body), classes=["ledger", css])
+
+
+class Question(Directive):
+    """`{question} S1 S2`: the question of a page, with the paper's places that it is about."""
+
+    optional_arguments = 40
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        items = {item["id"]: item for item in read(self.records / "paper.json")}
+        if unknown := [id for id in self.arguments if id not in items]:
+            raise self.error(
+                f"question: {unknown[0]!r} is no claim of the paper; accepted: {', '.join(items)}"
+            )
+        words = self.paragraph(" ".join(self.content))
+        words.insert(0, nodes.strong("", "Question. "))
+        places = "; ".join(f"{items[id]['place']} ({id})" for id in self.arguments)
+        where = f"Paper: {places}." if places else "The paper does not ask this."
+        return [nodes.container("", words, text(where, "place"), classes=["question"])]
+
+
+class Answer(Ledger):
+    """`{answer} claim-id ...`: what came out, in sentences that the verdicts choose; the body is the caveat."""
+
+    required_arguments = 1
+    optional_arguments = 8
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        rows = rows_of(self.records)
+        items = nodes.bullet_list()
+        for id in self.arguments:
+            if id not in rows:
+                here = ", ".join(row["id"] for row in self.claims(self.notebook)) or "none"
+                raise self.error(f"answer: no run recorded claim {id!r}; this page records: {here}")
+            words = self.paragraph(rows[id]["says"])
+            words += [*why(rows[id]), nodes.Text(" "), badge(rows[id]["verdict"], of_parts(rows[id]))]
+            items += nodes.list_item("", words)
+        box = nodes.container(
+            "", nodes.paragraph("", "", nodes.strong("", "Answer")), items, classes=["answer"]
+        )
+        if self.content:
+            holder = nodes.Element()
+            self.state.nested_parse(self.content, self.content_offset, holder)
+            box += holder.children
         return [box]
 
 
-class Claims(Ledger):
-    """`{claims}`: what this notebook tests, by which criteria."""
-
-    def run(self) -> list[nodes.Node]:
-        rows = [
-            [
-                self.claim_link(row),
-                [text(row["source"])],
-                [self.paragraph(row["measured"])],
-                self.criteria(row),
-            ]
-            for row in self.claims(self.notebook)
-        ]
-        if not rows:
-            raise self.error(f"claims: notebook {self.notebook} has no claims")
-        table = self.table(("Claim", "Source", "What is measured", "Criterion"), rows)
-        return self.titled("What is tested, and by which criterion", "claims", table)
-
-
 class Verdicts(Ledger):
-    """`{verdicts}`: what came out for the claims of this notebook."""
+    """`{verdicts}`: claims, criteria and measurements of this notebook, folded."""
 
     def run(self) -> list[nodes.Node]:
-        rows = [
-            [self.claim_link(row), self.criteria(row), self.values(row), [badge(row["verdict"])]]
-            for row in self.claims(self.notebook)
-        ]
+        rows = self.claims(self.notebook)
         if not rows:
             raise self.error(f"verdicts: notebook {self.notebook} has no claims")
-        table = self.table(("Claim", "Criterion", "Measured", "Verdict"), rows)
-        return self.titled("What came out", "verdicts", table)
+        return folded(
+            "Claims of this page, with criteria and measurements", "claims", self.ledger(rows, "verdicts")
+        )
 
 
 class AllClaims(Ledger):
-    """`{all-claims}`: the whole ledger, a table for each part of the book."""
+    """`{all-claims}`: the whole ledger, a folded table for each page of the book."""
 
     def run(self) -> list[nodes.Node]:
         found: list[nodes.Node] = []
         for caption, names in parts(self.env.app):
-            rows = [self.row(row) for name in names for row in self.claims(name)]
-            if rows:
-                table = self.table(("Claim", "What is measured, criterion", "Measured", "Verdict"), rows)
-                found += self.titled(caption, "all-claims", table)
+            shown = [(name, rows) for name in names if (rows := self.claims(name))]
+            found += [nodes.rubric("", caption)] if shown else []
+            for name, rows in shown:
+                words = ", ".join(
+                    f"{n} {v}" for v in VERDICTS if (n := sum(row["verdict"] == v for row in rows))
+                )
+                found.append(self.paragraph(f"{{doc}}`/notebooks/{name}`: {words}"))
+                found += folded(
+                    f"{many(len(rows), 'claim')} of {name}", "claims", self.ledger(rows, "all-claims")
+                )
         return found or [text("No claims are recorded.")]
 
-    def row(self, row: dict) -> list[list[nodes.Node]]:
-        claim = [*self.claim_link(row), text(f"Source: {row['source']}", "source")]
-        test = [self.paragraph(row["measured"]), *self.criteria(row)]
-        return [claim, test, self.values(row), [badge(row["verdict"])]]
 
+class PaperClaims(Ledger):
+    """`{paper-claims}`: the paper's own claims, one row each, with what this book found."""
 
-class Summary(Ledger):
-    """`{claims-summary}`: counts of verdicts for each notebook, by parts."""
+    def see(self, item: dict) -> nodes.paragraph:
+        """Where the book treats the claim: page and figure."""
+        links = f"{{doc}}`page </{item['page']}>`"
+        if figure := item["figure"]:
+            folder = self.records / Path(item["page"]).name / "figures"
+            if not (folder / f"{figure}.json").is_file():
+                there = ", ".join(sorted(file.stem for file in folder.glob("*.json"))) or "none"
+                where = f"paper-claims: {item['id']}: {item['page']}"
+                raise self.error(f"{where} records no figure {figure!r}; accepted: {there}")
+            links += f", {{ref}}`figure <fig-{figure}>`"
+        return self.paragraph(links)
+
+    def under(self, item: dict, rows: dict[str, dict]) -> list[nodes.Node]:
+        """Folded: the scale here and in the paper, and the tests with what each came to."""
+        tests = []
+        for test in item["tests"]:
+            link = self.link(rows[test["claim"]], test["claim"])
+            link["classes"].append("claim-id")
+            link += [
+                nodes.Text(f" {test['basis']}{', against' if test['against'] else ''} "),
+                badge(test["verdict"]),
+            ]
+            tests.append(link)
+        return folded(f"Scale, {many(len(tests), 'test')}", "tests", self.paragraph(gap(item)), *tests)
 
     def run(self) -> list[nodes.Node]:
-        rows, every = [], Counter(row["verdict"] for row in self.claims())
-        for caption, names in parts(self.env.app):
-            for name in names:
-                count = Counter(row["verdict"] for row in self.claims(name))
-                link = self.paragraph(f"{{doc}}`/notebooks/{name}`")
-                rows.append([[text(caption)], [link], *self.counts(count)])
-        rows.append([[text("All")], [text("")], *self.counts(every)])
-        head = ("Part", "Notebook", *(f"{sign} {verdict}" for verdict, sign in VERDICTS.items()))
-        table = self.table(head, rows, (False, False, *(True for _ in VERDICTS)))
-        said = ", ".join(f"{every[verdict]} {verdict}" for verdict in VERDICTS if every[verdict])
-        total = sum(every.values())
-        first = text(f"{total} claims: {said}." if total else "No claims are recorded.", "summary")
-        return [nodes.container("", first, table, classes=["ledger", "claims-summary"])]
+        rows = rows_of(self.records)
+        body = []
+        for item in read(self.records / "paper.json"):
+            how = item["basis"] or ""
+            if item["verdict"] in ("mixed", "open") and item["of"] > 1:
+                how += f", {item['supported']} of {item['of']}"
+            where = [text(item["id"], "claim-id"), text(item["place"], "place")]
+            claim = [self.paragraph(item["claim"]), *self.under(item, rows)]
+            verdict = [
+                nodes.paragraph("", "", badge(item["verdict"])),
+                *([text(how, "basis")] if how else []),
+            ]
+            body.append([where, claim, verdict, [self.see(item)]])
+        if not body:
+            return [text("No claims of the paper are registered.")]
+        table = self.table(("Where", "The paper's claim", "Verdict", "See"), body)
+        return [nodes.container("", table, classes=["ledger", "paper-claims"])]
 
-    @staticmethod
-    def counts(count: Counter) -> list[list[nodes.Node]]:
-        return [[text(str(count[verdict]) if count[verdict] else "·")] for verdict in VERDICTS]
+
+class History(Ledger):
+    """`{criteria-history}`: claims whose criterion changed after something had been seen."""
+
+    def run(self) -> list[nodes.Node]:
+        body = [
+            [
+                [self.link(row, row["id"])],
+                [self.paragraph(row["fixed"] or "with the page")],
+                [self.paragraph(row["changed"])],
+                [self.paragraph(row["otherwise"] or "the same")],
+                [nodes.paragraph("", "", badge(row["verdict"], of_parts(row)))],
+            ]
+            for row in self.claims()
+            if row["changed"]
+        ]
+        if not body:
+            return [text("No criterion changed.")]
+        table = self.table(("Claim", "Fixed", "Change", "Verdict otherwise", "Verdict"), body)
+        return [nodes.container("", table, classes=["ledger", "history"])]
+
+
+class ClaimRole(SphinxRole):
+    """Common to the roles: their text names a claim, or one of its parts as claim/part."""
+
+    def show(self, row: dict, part: str | None) -> list[nodes.Node]:
+        """What stands in the place of the role; ValueError where that cannot be said."""
+        raise NotImplementedError
+
+    def run(self) -> tuple[list[nodes.Node], list]:
+        id, slash, part = self.text.partition("/")
+        try:
+            row = rows_of(records(self.env.app)).get(id)
+            if row is None:
+                raise ValueError(f"no run recorded claim {id!r}")
+            if slash and part not in row["order"]:
+                raise ValueError(f"claim {id} has no part {part!r}; accepted: {', '.join(row['order'])}")
+            return self.show(row, part if slash else None), []
+        except ValueError as error:
+            return [], [self.inliner.reporter.error(f"{self.name}: {error}", line=self.lineno)]
+
+
+class Says(ClaimRole):
+    """`{says}`claim``: the sentence that the claim's verdict chose."""
+
+    def show(self, row: dict, part: str | None) -> list[nodes.Node]:
+        if part:
+            raise ValueError(f"a sentence is of a whole claim, got {self.text!r}")
+        found, messages = self.inliner.parse(row["says"], self.lineno, self.inliner, self.inliner.parent)
+        return [*without_html(found), *messages, *why(row)]
+
+
+class Verdict(ClaimRole):
+    """`{verdict}`claim`` or `{verdict}`claim/part``: the verdict in its frame."""
+
+    def show(self, row: dict, part: str | None) -> list[nodes.Node]:
+        return [badge(row["outcomes"].get(part, row["verdict"]), "" if part else of_parts(row))]
+
+
+class MeasuredRole(ClaimRole):
+    """`{measured}`claim`` or, of a claim of several parts, `{measured}`claim/part``: value and interval."""
+
+    def show(self, row: dict, part: str | None) -> list[nodes.Node]:
+        if part is None and len(row["order"]) > 1:
+            raise ValueError(f"claim {row['id']} has several parts; name one of {', '.join(row['order'])}")
+        found = row["measurement"]["parts"].get(part or row["order"][0])
+        return [nodes.inline("", measured(found, size=False) if found else "not measured")]
 
 
 def setup(app: Sphinx) -> None:
-    app.add_directive("claims", Claims)
-    app.add_directive("verdicts", Verdicts)
-    app.add_directive("all-claims", AllClaims)
-    app.add_directive("claims-summary", Summary)
+    for name, directive in {
+        "question": Question,
+        "answer": Answer,
+        "verdicts": Verdicts,
+        "all-claims": AllClaims,
+        "paper-claims": PaperClaims,
+        "criteria-history": History,
+    }.items():
+        app.add_directive(name, directive)
+    for name, role in {"says": Says, "verdict": Verdict, "measured": MeasuredRole}.items():
+        app.add_role(name, role())

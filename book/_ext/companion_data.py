@@ -1,7 +1,6 @@
 """What the directives share: the staged records, and small helpers to build document nodes."""
 
 import json
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -14,8 +13,6 @@ from ica.build import notebooks
 
 PROJECT = "Self-correction as in-context alignment: a reproducible companion"
 AUTHORS = "The authors of the in-context alignment companion"
-
-MARKUP = re.compile(r"(\$[^$]+\$|`[^`]+`)")
 
 
 def records(app: Sphinx) -> Path:
@@ -63,11 +60,9 @@ class Directive(SphinxDirective):
         return records(self.env.app)
 
     def inline(self, text: str) -> list[nodes.Node]:
-        """The text with its markup ($maths$, `code`, links) as nodes; a < outside of these is no HTML."""
-        pieces = MARKUP.split(text)
-        safe = "".join(piece if MARKUP.fullmatch(piece) else piece.replace("<", "&lt;") for piece in pieces)
-        found, messages = self.state.inline_text(safe, self.lineno)
-        return [*found, *messages]
+        """The text with its markup ($maths$, `code`, links) as nodes, without HTML."""
+        found, messages = self.state.inline_text(text, self.lineno)
+        return [*without_html(found), *messages]
 
     def paragraph(self, text: str) -> nodes.paragraph:
         return nodes.paragraph("", "", *self.inline(text))
@@ -90,6 +85,14 @@ class Directive(SphinxDirective):
         for cell, flag in zip(cells, numeric, strict=True):
             entries.append(nodes.entry("", *cell, classes=["number"] if flag else []))
         return nodes.row("", *entries)
+
+
+def without_html(found: list[nodes.Node]) -> list[nodes.Node]:
+    """The nodes with any HTML among them as the text that it is."""
+    holder = nodes.Element("", *found)
+    for raw in list(holder.findall(nodes.raw)):
+        raw.parent.replace(raw, nodes.Text(raw.astext()))
+    return holder.children
 
 
 def text(words: str, *classes: str) -> nodes.paragraph:

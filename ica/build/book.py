@@ -140,10 +140,12 @@ def publish(root: Path, profile: str) -> Path:
     new = book.with_name(".book.new")
     shutil.rmtree(new, ignore_errors=True)
     shutil.copytree(out / "html", new, ignore=shutil.ignore_patterns(".snakemake*"))
-    claims = new.with_name(".claims.new")
-    shutil.copy(out / "claims.json", claims)
+    ledgers = ("claims.json", "paper_claims.json")
+    for name in ledgers:
+        shutil.copy(out / name, root / "build" / f".{name}.new")
     replace(new, book)
-    os.replace(claims, root / "build" / "claims.json")
+    for name in ledgers:
+        os.replace(root / "build" / f".{name}.new", root / "build" / name)
     return book / "index.html"
 
 

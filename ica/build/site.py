@@ -35,9 +35,9 @@ def _files_digest(root: Path, files: Iterable[Path], *more: object) -> str:
 
 def registry_digest(root: Path, runs: Mapping[str, str]) -> str:
     """Digest of what the collected claims depend on: the registry, how it is judged, and the runs."""
-    return _files_digest(
-        root, [root / "ica/record/claims.py", *root.glob("ica/record/registry/*.yml")], dict(runs)
-    )
+    names = ("criteria.py", "claims.py", "ledger.py", "paper.py", "paper.yml")
+    files = [*(root / "ica/record" / name for name in names), *root.glob("ica/record/registry/*/*.yml")]
+    return _files_digest(root, files, dict(runs))
 
 
 def source_digest(root: Path, runs: Mapping[str, str]) -> str:

@@ -134,6 +134,7 @@ def stage(root: Path, out: Path) -> Path:
         write_json(record / "page.json", facts)
         nbformat.write(merge(source, executed, name), site / "notebooks" / f"{name}.ipynb")
     shutil.copy(out / "claims.json", site / "_record" / "claims.json")
+    shutil.copy(out / "paper_claims.json", site / "_record" / "paper.json")
     write_json(site / "_record" / "site.json", state(root) | {"profile": out.name})
     return site
 

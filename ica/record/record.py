@@ -188,23 +188,28 @@ class Record:
         return claim
 
     def _measured(self, claim: claims.Claim, measurement: dict) -> None:
+        row = claims.row(claim, measurement)
         self._claims.append(measurement)
         self._ids.add(("claim", claim.id))
         self._write()
-        verdict = claims.judge(claim, measurement)
-        parts = measurement["parts"].items()
+        parts, verdict = measurement["parts"].items(), row["verdict"]
         shown = "; ".join(f"{name} {p['value']:.4g} ({claim.criteria[name]})" for name, p in parts)
-        line = f"{claim.id}: {verdict}. {claim.measured}: {shown or measurement['untestable']}"
+        line = f"{claim.id}: {row['says']} {claim.measured}: {shown or measurement['untestable']}"
         self._show(f"<p><strong>{html.escape(verdict)}</strong> {html.escape(line)}</p>", line)
 
     def claim(
-        self, id: str, value=None, interval=None, n: int | None = None, parts: dict | None = None
+        self,
+        id: str,
+        value=None,
+        interval=None,
+        n: int | dict[str, int] | None = None,
+        parts: dict | None = None,
     ) -> None:
         """Record a measurement: one `value`, or `parts` as {name: dict(value=, interval=, n=)}.
 
-        interval: (lo, hi) around the value, required for stochastic claims; n: sample size. ValueError if the
-        claim is not registered, belongs to another notebook, is recorded already, or the measurement does not
-        fit it.
+        interval: (lo, hi) around the value, required for stochastic claims; n: sample size, {unit: count} or, of an
+        exact claim, the number of cases. ValueError if the claim is not registered, belongs to another notebook, is
+        recorded already, or the measurement does not fit it.
         """
         claim = self._claim(id)
         if parts is None:

@@ -29,7 +29,7 @@ def test_times_and_images_are_left_out(tmp_path):
 
 def test_a_build_that_fails_fails_the_comparison(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(repeat.build, "main", lambda arguments: 1)
+    monkeypatch.setattr(repeat.book, "main", lambda arguments: 1)
     assert repeat.main([]) == 1
-    monkeypatch.setattr(repeat.build, "main", lambda arguments: 0)
+    monkeypatch.setattr(repeat.book, "main", lambda arguments: 0)
     assert repeat.main([]) == 1  # nothing to compare is no success

@@ -12,7 +12,7 @@ import torch
 import yaml
 from nbclient import NotebookClient
 
-from ica.record import claims, provenance
+from ica.record import claims, ledger, provenance
 from ica.record.provenance import plain, project_root, write_atomic, write_json
 from ica.record.record import Record
 
@@ -20,11 +20,11 @@ CLAIM = {
     "id": "bt-exact",
     "notebook": "demo",
     "statement": "A layer is one step.",
-    "source": "ours",
+    "basis": "beyond the paper",
     "measured": "largest relative error",
     "criterion": {"op": "<=", "bound": 1.0e-12},
 }
-NOISY = CLAIM | {"id": "noisy", "stochastic": True, "criterion": {"op": "<=", "bound": 0.5}}
+NOISY = CLAIM | {"id": "noisy", "unit": "seeds", "reason": "r", "criterion": {"op": "<=", "bound": 0.5}}
 BOTH = CLAIM | {"id": "both", "criterion": {"parts": {"f64": CLAIM["criterion"], "f32": CLAIM["criterion"]}}}
 OTHER = CLAIM | {"id": "of-another", "notebook": "other"}
 
@@ -32,7 +32,7 @@ OTHER = CLAIM | {"id": "of-another", "notebook": "other"}
 @pytest.fixture
 def registry(tmp_path):
     path = tmp_path / "theory.yml"
-    path.write_text(yaml.safe_dump([CLAIM, NOISY, BOTH, OTHER]))
+    path.write_text(yaml.safe_dump([CLAIM, NOISY, BOTH, OTHER], sort_keys=False))
     return claims.load([path])
 
 
@@ -53,19 +53,21 @@ def record(registry, **parameters):
     return Record("demo", parameters=parameters or {"prompts": 5}, seeds=[0], registry=registry)
 
 
-def test_a_planted_false_claim_is_not_reproduced(out, registry):
+def test_a_planted_false_claim_is_contradicted(out, registry):
     run = record(registry)
     run.claim("bt-exact", value=torch.tensor(0.25, dtype=torch.float64), n=100)
-    run.claim("noisy", value=0.4, interval=(0.3, 0.6), n=np.int64(20))
+    run.claim("noisy", value=0.4, interval=(0.3, 0.6), n={"seeds": np.int64(20)})
     run.claim("both", parts={"f64": {"value": 1e-13}, "f32": {"value": 1e-5, "n": 7}})
-    rows = {row["id"]: row for row in claims.collect([out], registry)}
+    rows = {row["id"]: row for row in ledger.collect([out], registry)}
     assert {id: row["verdict"] for id, row in rows.items()} == {
-        "bt-exact": "not reproduced",
-        "noisy": "partly",
-        "both": "partly",
+        "bt-exact": "contradicted",
+        "noisy": "open",
+        "both": "mixed",
     }
-    assert rows["bt-exact"]["measurement"]["parts"] == {"value": {"value": 0.25, "interval": None, "n": 100}}
-    assert rows["noisy"]["outcomes"] == {"value": "straddles"}
+    found = {"value": {"value": 0.25, "interval": None, "n": {"cases": 100}}}
+    assert rows["bt-exact"]["measurement"]["parts"] == found
+    assert rows["both"]["outcomes"] == {"f64": "supported", "f32": "contradicted"}
+    assert rows["both"]["says"] == "Holds in 1 of 2 parts: A layer is one step."
     assert "verdict" not in (out / "claims.json").read_text()
 
 
@@ -74,14 +76,14 @@ def test_true_and_untestable_claims(out, registry):
     run.claim("bt-exact", value=1e-15)
     run.untestable("noisy", why="needs the authors' machine")
     run.untestable("both", why="no float32 here")
-    verdicts = [row["verdict"] for row in claims.collect([out], registry)]
-    assert verdicts == ["reproduced", "not testable here", "not testable here"]
+    verdicts = [row["verdict"] for row in ledger.collect([out], registry)]
+    assert verdicts == ["supported", "not testable here", "not testable here"]
 
 
 def test_a_forgotten_claim_is_an_error(out, registry):
     record(registry).claim("bt-exact", value=0)
     with pytest.raises(ValueError, match="demo ran but did not record claim noisy"):
-        claims.collect([out], registry)
+        ledger.collect([out], registry)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +95,22 @@ def test_a_forgotten_claim_is_an_error(out, registry):
         ("bt-exact", {"value": float("nan")}, "finite number, got nan"),
         ("bt-exact", {"value": torch.ones(2)}, "single number, got an array"),
         ("noisy", {"value": 1}, "interval is required"),
-        ("both", {"value": 1}, "part f32 has a criterion but was not measured"),
+        (
+            "noisy",
+            {"value": 1, "interval": (0, 2), "n": 5},
+            "n must map units to counts, as {'seeds': 5}; got 5",
+        ),
+        (
+            "noisy",
+            {"value": 1, "interval": (0, 2), "n": {"items": 5}},
+            "n must say how many seeds there are",
+        ),
+        (
+            "both",
+            {"parts": {"f64": {"value": 1}, "f16": {"value": 1}, "f32": {"value": 1}}},
+            "part f16: not registered",
+        ),
+        ("both", {"value": 1}, "part f64 has a criterion but was not measured"),
         ("both", {"value": 1, "parts": {}}, "parts must come alone"),
         ("both", {"parts": {"f64": 1e-13, "f32": 1e-13}}, r"parts\['f64'\] must be dict"),
         ("both", {"parts": {"f64": {"val": 1}}}, r"parts\['f64'\] must be dict"),
@@ -281,7 +298,8 @@ def test_in_a_live_notebook_everything_is_shown_and_numbers_are_glued(tmp_path, 
     assert "image/png" in figure.data
     assert "T &amp; T" in table.data["text/html"] and "x&lt;y" in table.data["text/html"]
     assert "<td>1.00</td>" in table.data["text/html"]
-    assert "not reproduced" in verdict.data["text/html"] and "&lt;relative&gt;" in verdict.data["text/html"]
+    assert "<strong>contradicted</strong>" in verdict.data["text/html"]
+    assert "&lt;relative&gt;" in verdict.data["text/html"]
     assert glued.metadata["scrapbook"]["name"].endswith("largest")
     folder = tmp_path / "build" / "interactive" / "demo"
     assert read(folder / "run.json")["profile"] == "interactive"
