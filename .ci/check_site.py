@@ -1,6 +1,7 @@
 """Check the built site as a browser sees it: pages, links, console, requests, maths, figures, access.
 
-`.venv/bin/python .ci/check_site.py [build/book]` prints each finding on a line and fails if there is any.
+`.venv/bin/python .ci/check_site.py [build/book]` prints each finding on a line and fails if there is any;
+`--positions` also prints how far down each page its first figure begins. Layout is measured in `layout.py`.
 Nothing outside the site is requested; links that leave it are not followed.
 """
 
@@ -22,6 +23,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
+import layout
+
 from ica.build import notebooks, site
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -232,18 +235,37 @@ def browse(book: Path, names: list[str], screenshots: Path | None) -> list[str]:
     return found
 
 
+def measured(book: Path, names: list[str]) -> layout.Layout:
+    """Layout of every page, from disk, in a browser that shows its scrollbars."""
+    with sync_playwright() as playwright:
+        hidden = ["--hide-scrollbars"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS, ignore_default_args=hidden)
+        try:
+            return layout.measure(browser, book.resolve().as_uri(), names)
+        finally:
+            browser.close()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Check the built site.")
     parser.add_argument("book", type=Path, nargs="?", default=Path("build/book"))
     parser.add_argument("--screenshots", type=Path, help="save every page here, both themes, wide and narrow")
+    parser.add_argument("--positions", action="store_true", help="print where the first figures begin")
     options = parser.parse_args()
     if options.screenshots:
         options.screenshots.mkdir(parents=True, exist_ok=True)
     book = options.book.resolve()
     names = list(dict.fromkeys(notebooks.pages(Path.cwd())))
     found = [*missing_pages(book, names), *broken_links(book)]
-    if not found:
+    static = bool(found)
+    if not static:
         found = browse(book, names, options.screenshots)
+    if options.positions or not static:
+        pages = measured(book, [name for name in names if (book / f"{name}.html").is_file()])
+        found += pages.findings
+        if options.positions:
+            print(layout.shown(pages))
+    found += layout.duplicate_keys(book, ROOT / "book" / "references.bib")
     for line in dict.fromkeys(found):
         print(line)
     print(f"Site check: {len(names)} pages, {len(set(found))} findings.")

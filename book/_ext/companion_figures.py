@@ -7,10 +7,14 @@ import re
 from pathlib import Path
 from typing import ClassVar
 
-from companion_data import AUTHORS, PROJECT, Directive, folded, notebook_names, number, read, text
+import yaml
+from companion_data import AUTHORS, PROJECT, Directive, folded, notebook_names, number, read, records, text
 from docutils import nodes
 from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
+
+from ica.record.provenance import project_root
 
 DOWNLOADS = {
     "SVG": ".svg",
@@ -54,21 +58,50 @@ def tex(words: str) -> str:
     return "".join(p if p.startswith("$") else re.sub(r"([#%&_{}])", r"\\\1", p) for p in pieces)
 
 
-def bibtex(kind: str, about: dict) -> str:
-    """BibTeX entry of one figure or table, naming it, the version and the commit it was made at."""
+def citation() -> dict:
+    """What CITATION.cff says of this project, where there is one."""
+    file = (project_root() or Path.cwd()) / "CITATION.cff"
+    known = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return {"title": PROJECT, "authors": [{"name": AUTHORS}]} | known
+
+
+def authors(cited: dict) -> str:
+    """The authors of CITATION.cff as a BibTeX field; one without a family name stays in one piece."""
+    names = []
+    for one in cited["authors"]:
+        if "family-names" in one:
+            family = " ".join(one[part] for part in ("name-particle", "family-names") if part in one)
+            names.append(tex(f"{family}, {one['given-names']}" if "given-names" in one else family))
+        else:
+            names.append(f"{{{tex(one['name'])}}}")
+    return " and ".join(names)
+
+
+def key(label: str, identifier: str) -> str:
+    """BibTeX key of a recorded figure (`fig`) or table (`tab`)."""
+    return f"ica-{label}-{identifier}"
+
+
+def bibtex(label: str, kind: str, about: dict, cited: dict) -> str:
+    """BibTeX entry of one figure or table: the authors and title of CITATION.cff, the version, the commit it was made at.
+
+    `url` and `doi` are there where CITATION.cff knows them.
+    """
     run = about["provenance"]
     commit = (run["commit"] or "none") + (" with local changes" if run["dirty"] else "")
     version = run["versions"]["ica"]
     note = f"{kind} {about['id']} of notebook {run['notebook']}, version {version}, commit {commit}"
     fields = {
-        "author": f"{{{AUTHORS}}}",
+        "author": authors(cited),
         "title": f"{{{tex(about['title'])}}}",
-        "howpublished": tex(PROJECT),
+        "howpublished": tex(cited["title"]),
         "year": run["started"][:4],
         "note": tex(f"{note}, profile {run['profile']}"),
     }
-    body = ",\n".join(f"  {key} = {{{value}}}" for key, value in fields.items())
-    return f"@misc{{ica-{about['id']},\n{body}\n}}"
+    known = {"doi": cited.get("doi"), "url": cited.get("url") or cited.get("repository-code")}
+    fields |= {name: value for name, value in known.items() if value}
+    body = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
+    return f"@misc{{{key(label, about['id'])},\n{body}\n}}"
 
 
 class Recorded(Directive):
@@ -128,9 +161,12 @@ class Recorded(Directive):
         )
         page = self.env.docname.rpartition("/")[2]
         link = f'<p>Permalink: <a class="reference internal" href="#{anchor}">{page}.html#{anchor}</a></p>'
-        entry = nodes.literal_block("", bibtex(self.kind, about), language="bibtex")
+        entry = bibtex(self.label, self.kind, about, citation())
         return folded(
-            "Cite or download", "cite", nodes.raw("", f"<ul>{items}</ul>{link}", format="html"), entry
+            "Cite or download",
+            "cite",
+            nodes.raw("", f"<ul>{items}</ul>{link}", format="html"),
+            nodes.literal_block("", entry, language="bibtex"),
         )
 
 
@@ -202,7 +238,23 @@ class RecordedTable(Recorded):
         return [table, *self.box(anchor, about, links)]
 
 
+def check_keys(app: Sphinx) -> None:
+    """ExtensionError where two records would be cited by the same key."""
+    found: dict[str, str] = {}
+    for name in notebook_names(app):
+        for directive in (RecordedFigure, RecordedTable):
+            for folder in directive.folders:
+                for file in sorted((records(app) / name / folder).glob("*.json")):
+                    entry, place = key(directive.label, file.stem), f"{folder}/{file.stem} of {name}"
+                    if entry in found:
+                        raise ExtensionError(
+                            f"BibTeX key {entry} is of {found[entry]} and of {place}: rename one"
+                        )
+                    found[entry] = place
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("builder-inited", check_keys)
     others = {name: (skip, None) for name in ("latex", "text", "man", "texinfo")}
     app.add_node(recorded_images, html=(visit_images, None), **others)
     app.add_directive("recorded-figure", RecordedFigure)

@@ -1,9 +1,9 @@
 """House style of the figures, and the one way they are saved.
 
-Every colour that belongs to the page (text, grid, background) is one exact hex value, so the dark SVG is the
-light one with those values exchanged. Data colours keep a contrast of at least 3 to 1 on both backgrounds,
-and line style and marker change with the colour, so that colour is never the only carrier. Heatmaps carry
-magnitude as opacity: zero shows the page itself in both themes.
+Every colour of `ica.record.styles` (text, grid, background, data) is one exact hex value, so the dark SVG is the
+light one with those values exchanged, each at least 4.5 to 1 on the page of its theme. Line style and marker change
+with the colour, so that colour is never the only carrier. Heatmaps carry magnitude as opacity: zero shows the page
+itself in both themes. A figure whose texts overprint one another or are cut is not saved.
 """
 
 import hashlib
@@ -26,18 +26,34 @@ from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from ica.record import texts
 from ica.record.provenance import LICENCE, plain, write_atomic, write_json
+from ica.record.styles import (  # noqa: F401 - the names that notebooks take from here
+    BACKGROUND,
+    BLUE,
+    CYAN,
+    DARK,
+    FOREGROUND,
+    GRID,
+    HATCHES,
+    LINES,
+    MARKERS,
+    MUTED,
+    OCHRE,
+    PALETTE,
+    RAMP,
+    ROSE,
+    RUST,
+    STYLES,
+    VIOLET,
+    style_of,
+)
 
-FOREGROUND, MUTED, GRID, BACKGROUND = "#1a1b1d", "#5a5c60", "#d9dadc", "#ffffff"
-DARK = {FOREGROUND: "#f0efed", MUTED: "#a9abaf", GRID: "#3a3b3d", BACKGROUND: "#121212", "#000000": "#f0efed"}
-BLUE, RUST, CYAN, VIOLET, OCHRE = "#0072b2", "#ac4800", "#00a4a8", "#e155ff", "#a19100"
-PALETTE = (BLUE, RUST, CYAN, VIOLET, OCHRE, FOREGROUND)
-LINES = ("-", (0, (5, 1.5)), (0, (1.2, 1.4)), (0, (5, 1.5, 1.2, 1.5)), (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)))
-MARKERS = ("o", "s", "^", "D", "v", "X")
-HATCHES = ("", "///", "...", "\\\\\\", "xxx", "---")
+COLD, WARM = "#0072b2", "#ac4800"  # of heatmaps: as an opacity over the page, in both themes
 WIDTH, SMALLEST = 7.2, 9.0
 SUFFIXES = (".svg", ".dark.svg", ".pdf", ".png", ".csv", ".json")
 ID = re.compile(r"[a-z][a-z0-9-]*")
+HEX = re.compile(r"#[0-9a-f]{6}\b")
 _INKED = (
     "text.",
     "axes.label",
@@ -59,10 +75,10 @@ def _fade(colour: str, alphas: np.ndarray) -> list[tuple]:
 
 
 _STEPS = np.linspace(0, 1, 128)
-SEQUENTIAL = ListedColormap(_fade(BLUE, 0.75 * _STEPS), name="ica-sequential")
+SEQUENTIAL = ListedColormap(_fade(COLD, 0.75 * _STEPS), name="ica-sequential")
 # Zero itself has no step: heatmap leaves zeros out, and the faintest entry still shows.
 _ARMS = 0.12 + 0.63 * _STEPS
-DIVERGING = ListedColormap(_fade(RUST, _ARMS[::-1]) + _fade(BLUE, _ARMS), name="ica-diverging")
+DIVERGING = ListedColormap(_fade(WARM, _ARMS[::-1]) + _fade(COLD, _ARMS), name="ica-diverging")
 
 
 def style() -> None:
@@ -249,11 +265,43 @@ def _render(fig: Figure, kind: str, metadata: dict) -> bytes:
     return stream.getvalue()
 
 
+def overprints(fig: Figure) -> list[str]:
+    """What is wrong with the figure's texts as saved, one phrase each: overprinted, touching a title or axis label,
+    hidden by a legend, or cut by the figure's edge."""
+    with texts.watched() as drawn:
+        _render(fig, "svg", {"Date": None})
+    return texts.faults(fig, drawn)
+
+
 def dark(svg: str) -> str:
-    """Return the SVG for the dark theme: page colours exchanged, black (left unsaid in SVG) made light."""
-    for light, replacement in DARK.items():
-        svg = svg.replace(light, replacement)
+    """Return the SVG for the dark theme: colours of `DARK` exchanged, black (left unsaid in SVG) made light."""
+    svg = HEX.sub(lambda found: DARK.get(found.group(), found.group()), svg)
     return svg.replace("<svg ", f'<svg fill="{DARK[FOREGROUND]}" ', 1)
+
+
+def _drawings(fig: Figure, fields: dict, commit: str) -> dict[str, str | bytes]:
+    """The figure in all formats, suffix -> content; ValueError for texts or parts that `save` refuses."""
+    with texts.watched() as drawn:
+        svg = _render(fig, "svg", fields).decode()
+    _check_text(fig)
+    if wrong := texts.faults(fig, drawn):
+        raise ValueError(
+            f"figure {fields['Identifier']} must have texts that can all be read, but {'; '.join(wrong)}"
+        )
+    if "<image" in svg:
+        raise ValueError(
+            "fig must hold no raster image (imshow, rasterized=True); use heatmap, colourbar or pcolormesh"
+        )
+    title, made = fields["Title"], fields["Creator"]
+    png = {"Title": title, "Source": fields["Source"], "Commit": commit, "Software": made}
+    png |= {"Copyright": LICENCE}
+    pdf = {"Title": title, "Subject": fields["Description"], "Creator": made, "CreationDate": None}
+    return {
+        ".svg": svg,
+        ".dark.svg": dark(svg),
+        ".pdf": _render(fig, "pdf", pdf),
+        ".png": _render(fig, "png", png),
+    }
 
 
 def save(
@@ -270,8 +318,8 @@ def save(
     `data`: tidy table of what is drawn; `columns`: what its columns mean, with units; `provenance`: from
     `ica.record.provenance`. The same figure and data give the same bytes (the JSON also holds times). SVG, PDF
     and PNG carry title, notebook, commit, version and licence. ValueError, before anything is written, for a
-    bad id or title, empty or infinite data, text below 9 pt at page width, or raster images inside the
-    figure.
+    bad id or title, empty or infinite data, text below 9 pt at page width, texts that `overprints` names, or
+    raster images inside the figure.
     """
     check_names(id, title)
     if not isinstance(fig, Figure):
@@ -283,27 +331,7 @@ def save(
     source = f"notebook {notebook}; figure {id}; commit {commit}; version {made}; licence {LICENCE}"
     fields = {"Title": title, "Creator": made, "Source": f"notebook {notebook}", "Identifier": id}
     fields |= {"Description": source, "Rights": LICENCE, "Date": None}
-    svg = _render(fig, "svg", fields).decode()
-    _check_text(fig)
-    if "<image" in svg:
-        raise ValueError(
-            "fig must hold no raster image (imshow, rasterized=True); use heatmap, colourbar or pcolormesh"
-        )
-    png = {
-        "Title": title,
-        "Source": f"notebook {notebook}",
-        "Commit": commit,
-        "Software": made,
-        "Copyright": LICENCE,
-    }
-    pdf = {"Title": title, "Subject": source, "Creator": made, "CreationDate": None}
-    contents = {
-        ".svg": svg,
-        ".dark.svg": dark(svg),
-        ".pdf": _render(fig, "pdf", pdf),
-        ".png": _render(fig, "png", png),
-        ".csv": csv,
-    }
+    contents = _drawings(fig, fields, commit) | {".csv": csv}
     about = plain(
         {
             "id": id,
