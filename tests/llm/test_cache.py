@@ -21,14 +21,14 @@ from ica.llm.model.scoring import Request
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {
     **os.environ,
-    "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+    "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests", ROOT / "tests" / "llm"))),
     "OMP_NUM_THREADS": "1",
 }
 RUNS = """
 import os, sys, torch
 from pathlib import Path
 from small_language_model import language_model
-from test_llm_cache import run
+from test_cache import run
 from ica.llm.model.cache import CallCache
 torch.set_num_threads(1)
 for _ in range(4):

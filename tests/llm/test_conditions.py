@@ -4,11 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from llm_items import item, reading, record, records
 from scipy import stats
+from statsmodels.stats.proportion import confint_proportions_2indep
 
 from ica.llm.analysis import conditions, effects, selfcheck
-from ica.llm.analysis.statistics import wilson
+from ica.llm.analysis.statistics import Estimate, score_interval, wilson
 from ica.llm.protocol.readings import rated
 from ica.llm.protocol.results import Reading
 
@@ -98,7 +101,19 @@ def test_shares_stay_within_their_range():
     d = effects.share(np.zeros(22), names)
     assert (d.estimate, d.lo) == (0, 0) and 0.1 < d.hi < 0.2
     d = effects.share(np.full(22, 0.5), names)
-    assert [d.lo, d.estimate, d.hi] == pytest.approx([0.5] * 3)
+    assert d.estimate == 0.5 and (d.lo, d.hi) == pytest.approx(score_interval(0.5, 22))
+    d = effects.share(np.arange(22) / 21, names)
+    assert d.estimate == pytest.approx(0.5) and 0.45 < d.lo < 0.49
+
+
+def test_a_claim_rests_on_no_interval_without_width():
+    found = Estimate(0.75, 0.5, 0.9, 12)
+    assert effects.part(found, 0.5) == {"value": 0.25, "interval": (0.0, 0.4), "n": {"items": 12}}
+    words = Estimate(0.5, 0.0, 1.0, 3, {"prompts": 3, "words": 2})
+    assert effects.part(words)["n"] == {"prompts": 3, "words": 2}
+    for lo, hi in ((0.5, 0.5), (np.nan, np.nan)):
+        with pytest.raises(ValueError, match="interval of some width .* untestable"):
+            effects.part(Estimate(0.5, lo, hi, 3))
 
 
 def test_models_are_averaged_for_each_item_and_one_model_counts_once():
@@ -111,7 +126,7 @@ def test_models_are_averaged_for_each_item_and_one_model_counts_once():
     assert effects.averaged([], "accuracy").empty and effects.pooled([], [], "accuracy") is None
     better = [t.assign(accuracy=t["accuracy"] + 0.5) for t in (one, two)]
     found = effects.pooled(better, [one, two], "accuracy")
-    assert found["value"] == pytest.approx(0.5) and found["n"] == len(one)
+    assert found["value"] == pytest.approx(0.5) and found["n"] == {"items": len(one)}
     readings = [of([]), of([])]
     assert effects.distinct(readings) == readings[1:]
 
@@ -130,20 +145,6 @@ def test_own_rounds_are_held_against_being_asked_again():
     assert {key: table.loc[key, "difference"] for key in wanted} == pytest.approx(wanted)
     assert table.loc[(3, "ambiguous"), "unknown"] == pytest.approx(1)
     assert effects.own_rounds(of(records(2, 0, 0))).empty
-
-
-def test_signs_have_the_bias_score_as_their_mean():
-    table = effects.firsts(of(records(4, 0, 0)))
-    expected = effects.bias_of(table, "ambiguous").score
-    assert effects.signs(table)["sign"].mean() == pytest.approx(expected)
-
-
-def test_the_main_table_has_a_row_for_each_model_and_condition():
-    table = effects.main_table([of(records(2, 2.0, -2.0))])
-    assert table["condition"].tolist()[:3] == ["first answer", "none", "own"] and len(table) == 8
-    by = table.set_index("condition")
-    assert by.loc["true", "accuracy"] > by.loc["wrong", "accuracy"]
-    assert (table["lo"] <= table["accuracy"]).all() and (table["accuracy"] <= table["hi"]).all()
 
 
 def triplet_record(one, name: str, chosen: int) -> dict:
@@ -209,8 +210,23 @@ def test_balanced_is_one_half_for_a_judge_of_one_word():
     table = effects.firsts(of(records(6, 0, 0)))
     for verdict in (True, False):
         d = selfcheck.balanced(table.assign(verdict=verdict))
-        assert (d.estimate, d.lo, d.hi) == (0.5, 0.5, 0.5)
-    assert selfcheck.balanced(table.assign(verdict=table["right"])).estimate == 1.0
+        assert d.estimate == 0.5 and 0.45 < d.lo < 0.5 < d.hi < 0.55, "alike is not certain"
+    knows = selfcheck.balanced(table.assign(verdict=table["right"]))
+    assert knows.estimate == knows.hi == 1.0 and 0.9 < knows.lo < 1
+    for right in (True, False):
+        d = selfcheck.balanced(table.assign(right=right))
+        assert (d.estimate, d.lo, d.hi) == (0.5, 0, 1)
+        assert selfcheck.too_few(table.assign(right=right)).startswith(("132 right and 0", "0 right and 132"))
+    assert not selfcheck.too_few(table)
+
+
+@given(st.integers(0, 12), st.integers(0, 20))
+def test_the_interval_of_balanced_agrees_with_statsmodels(hits, alarms):
+    right = np.arange(32) < 12
+    verdict = np.concatenate([np.arange(12) < hits, np.arange(20) < alarms])
+    d = selfcheck.balanced(pd.DataFrame({"right": right, "verdict": verdict}))
+    other = confint_proportions_2indep(hits, 12, alarms, 20, method="newcomb")
+    assert (2 * d.lo - 1, 2 * d.hi - 1) == pytest.approx(other)
 
 
 def test_ranking_is_the_area_under_the_roc_curve_within_strata():
@@ -236,18 +252,21 @@ def test_ranking_is_the_area_under_the_roc_curve_within_strata():
 
 def test_the_interval_of_a_ranking_is_no_point_and_wide_in_small_strata():
     few = pd.DataFrame(
-        {"odds": [1.0, 0.0] * 6, "right": [True, False] * 6, "condition": "ambiguous"}
-        | {"category": np.repeat(np.arange(6).astype(str), 2)}
+        {"odds": [1.0, 0.0] * 12, "right": [True, False] * 12, "condition": "ambiguous"}
+        | {"category": np.repeat(np.arange(12).astype(str), 2)}
     )
     d = selfcheck.ranking(few)
-    assert (d.estimate, d.hi, d.n) == (1.0, 1.0, 12) and d.lo == pytest.approx(wilson(6, 6)[0])
+    assert (d.estimate, d.hi, d.n) == (1.0, 1.0, 24) and d.lo == pytest.approx(wilson(12, 12)[0])
+    tied = selfcheck.ranking(few.assign(odds=0.0))
+    assert tied.estimate == 0.5 and (tied.lo, tied.hi) == pytest.approx(wilson(6, 12))
+    assert np.isnan(selfcheck.ranking(few.iloc[:18]).estimate), "nine pairs"
     few.loc[0, "odds"] = -1.0
     one = selfcheck.ranking(few, draws=20_000)
-    # by hand: a resampled stratum of two items holds its pair in half of the draws, and five of the six pairs are won
-    held = np.random.default_rng(8).random((20_000, 6)) < 0.5
-    shares = (held @ [0, 1, 1, 1, 1, 1])[held.any(1)] / held.sum(1)[held.any(1)]
-    below = np.quantile(shares - 5 / 6, 0.025) * np.sqrt(2)
-    assert one.estimate == pytest.approx(5 / 6) and one.lo == pytest.approx(5 / 6 + below, abs=0.03)
+    # by hand: a resampled stratum of two items holds its pair in half of the draws, and 11 of the 12 pairs are won
+    held = np.random.default_rng(8).random((20_000, 12)) < 0.5
+    shares = (held @ [0, *[1] * 11])[held.any(1)] / held.sum(1)[held.any(1)]
+    below = np.quantile(shares - 11 / 12, 0.025) * np.sqrt(2)
+    assert one.estimate == pytest.approx(11 / 12) and one.lo == pytest.approx(11 / 12 + below, abs=0.03)
 
 
 @pytest.mark.parametrize(("lift", "least", "most"), [(0.0, 2, 18), (0.8, 190, 200)])
@@ -356,18 +375,6 @@ def test_the_table_of_self_checks_says_what_each_model_does():
     assert row["called wrong"] == pytest.approx(1 - first["verdict"].mean()) and row["items"] == len(first)
 
 
-def test_the_simulated_model_without_effect_shows_what_each_test_does():
-    equal = (selfcheck.without_effect(60, 0.0) <= 0.05).mean()
-    unequal = (selfcheck.without_effect(60, 0.4) <= 0.05).mean()
-    assert equal["plain"] > 0.4 and unequal["plain"] > 0.8
-    assert equal["apart"] <= 0.1 and equal["controlled"] <= 0.1 and unequal["controlled"] <= 0.1
-    sticky = (selfcheck.without_effect(60, 0.4, kept=1.0, items=24) <= 0.05).mean()
-    assert sticky["controlled"] > 0.2  # a control that keeps the first answer is none
-    for wrong in ({"spread": 0.9}, {"spread": 0.1, "kept": 2.0}):
-        with pytest.raises(ValueError, match="must lie between"):
-            selfcheck.without_effect(1, **wrong)
-
-
 def test_a_real_correlation_is_found_with_the_control():
     rng, found = np.random.default_rng(0), []
     for one in records(10, 0, 0):
@@ -381,4 +388,6 @@ def test_a_real_correlation_is_found_with_the_control():
         }
         found.append(one | {"core": core})
     c = selfcheck.correlation(of(found), "gain_over_control")
-    assert c.p_apart < 0.05 and c.corrected > 0.5
+    assert c.p_apart < 0.05 and c.corrected > 0.5 and c.lo > 0 and not c.untestable
+    few = selfcheck.correlation(of([one for one in found if one["category"] in ("Age", "SES", "Religion")]))
+    assert few.untestable.startswith("3 categories of 4 items or more") and np.isnan(few.p_apart)

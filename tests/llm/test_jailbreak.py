@@ -203,15 +203,18 @@ def test_a_prompt_counts_once_whatever_its_words():
     table = table_of(told)
     more = table_of(told, ("marzipan", "obsidian", "clarinet", "tarpaulin"))
     d, again = (results.difference(one, "checking-1", "again") for one in (table, more))
-    assert (
-        d == again and d.n == 12 and d.estimate == pytest.approx(-4.5 / 12) and d.lo < d.estimate < d.hi < 0
-    )
+    assert (d.estimate, d.lo, d.hi) == (again.estimate, again.lo, again.hi) and d.lo < d.estimate < d.hi < 0
+    assert d.estimate == pytest.approx(-4.5 / 12)
+    assert d.units == {"prompts": 12, "words": 2} and again.units == {"prompts": 12, "words": 4}
     none = results.difference(table, "oracle", "again")
     assert none.estimate == 0 and none.lo < -0.1 and none.hi > 0.1  # all alike is not certain
     rates = results.rates(table).set_index(["defence", "judge"])
     assert rates.loc[("checking-1", "leaked"), "rate"] == pytest.approx(7.5 / 12)
     assert rates.loc[("none", "leaked"), "lo"] == pytest.approx(0.757, abs=1e-3)  # Wilson, 12 of 12
-    assert results.misjudged(table).estimate == pytest.approx(4.5 / 12 / 6)
+    judged = results.misjudged(table)
+    assert judged.estimate == pytest.approx(4.5 / 12 / 6) and judged.lo > 0 and judged.units == d.units
+    alike = results.misjudged(table_of({name: [1.0] * 12 for name in attacks.DEFENCES}))
+    assert alike.estimate == 0 and alike.lo < -0.1 and alike.hi > 0.1
     with pytest.raises(ValueError, match="at least 2 items"):
         results.difference(table[table["prompt"] == 0], "again", "none")
 

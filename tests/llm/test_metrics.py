@@ -1,5 +1,7 @@
 """Metrics and statistics: against loops, statsmodels and scipy; power and level on simulated models."""
 
+from itertools import permutations
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +13,6 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from ica.llm.analysis import correlation, metrics, statistics
-from ica.llm.bbq.items import CONDITIONS
 
 NAN = float("nan")
 
@@ -27,61 +28,41 @@ answers = st.lists(
 )
 
 
-def arrays(rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Chosen, unknown and biased positions; biased is one of the two people, or -1."""
-    chosen = np.array([r[0] for r in rows], dtype=np.int64)
-    unknown = np.array([r[1] for r in rows], dtype=np.int64)
-    biased = np.array([(r[1] + 1 + r[2] % 2) % 3 if r[3] else -1 for r in rows], dtype=np.int64)
-    return chosen, unknown, biased
+def told(rows) -> pd.DataFrame:
+    """Answers to ambiguous items; the biased option is one of the two people, or not known."""
+    table = pd.DataFrame(rows, columns=["chosen", "unknown", "turn", "known"])
+    biased = ((table["unknown"] + 1 + table["turn"] % 2) % 3).astype("Int64")
+    return table.assign(biased=biased.where(table["known"]), condition="ambiguous", category="Age", id="")
 
 
-@given(answers, st.sampled_from(CONDITIONS))
-def test_the_bias_score_is_the_published_formula(rows, condition):
-    chosen, unknown, biased = arrays(rows)
-    found = metrics.bias_score(chosen, unknown, biased, condition)
+@given(answers)
+def test_the_mean_sign_is_the_published_bias_score(rows):
+    table = told(rows)
+    found = metrics.signs(table)["sign"]
     n = committed = agrees = right = 0
-    for c, u, b in zip(chosen, unknown, biased, strict=True):
-        if c == -1 or b == -1:
-            continue
+    for one in table[table["known"] & (table["chosen"] >= 0)].itertuples():
         n += 1
-        right += c == u
-        committed += c != u
-        agrees += c == b
-    assert (found.n, found.committed, found.biased) == (n, committed, agrees)
+        right += one.chosen == one.unknown
+        committed += one.chosen != one.unknown
+        agrees += one.chosen == one.biased
+    assert len(found) == n
     if committed:
-        score = 2 * agrees / committed - 1
-        score *= 1 - right / n if condition == "ambiguous" else 1
-        assert found.score == pytest.approx(score)
-        assert -1 <= found.lo <= found.hi <= 1
+        assert found.mean() == pytest.approx((1 - right / n) * (2 * agrees / committed - 1))
     else:
-        assert found.score == 0 if n and condition == "ambiguous" else np.isnan(found.score)
+        assert found.mean() == 0 if n else np.isnan(found.mean())
+    person = (table["chosen"] != table["unknown"]) & (table["chosen"] >= 0)
+    turned = table.assign(chosen=table["chosen"].where(~person, 3 - table["unknown"] - table["chosen"]))
+    assert metrics.signs(turned)["sign"].tolist() == (-found).tolist()
+    assert metrics.signs(table.assign(condition="disambiguated")).empty
 
 
-@given(answers)
-def test_turning_every_answer_round_turns_the_bias_score(rows):
-    chosen, unknown, biased = arrays(rows)
-    turned = np.where((chosen == unknown) | (chosen == -1), chosen, 3 - unknown - chosen)
-    for condition in CONDITIONS:
-        one, two = (metrics.bias_score(c, unknown, biased, condition) for c in (chosen, turned))
-        assert two.score == pytest.approx(-one.score, nan_ok=True)
-        assert (two.lo, two.hi) == pytest.approx((-one.hi, -one.lo))
-
-
-@given(answers)
-def test_on_ambiguous_items_accuracy_is_abstention(rows):
-    chosen, unknown, _ = arrays(rows)
-    assert metrics.accuracy(chosen, unknown) == pytest.approx(
-        metrics.abstention(chosen, unknown), nan_ok=True
-    ) or not len(rows)
-
-
-@given(st.integers(0, 60), st.integers(0, 60), st.sampled_from([0.5, 0.9, 0.95, 0.99]))
-def test_wilson_agrees_with_statsmodels(hits, misses, level):
-    lo, hi = statistics.wilson(hits, hits + misses, level)
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_wilson_agrees_with_statsmodels(hits, misses):
+    lo, hi = statistics.wilson(hits, hits + misses)
     if not hits + misses:
         assert (lo, hi) == (0, 1)
     else:
-        other = proportion_confint(hits, hits + misses, 1 - level, method="wilson")
+        other = proportion_confint(hits, hits + misses, method="wilson")
         assert (lo, hi) == pytest.approx(other, abs=1e-12)
 
 
@@ -122,10 +103,6 @@ def test_the_bootstrap_agrees_with_a_loop_and_with_theory():
     error = np.sqrt(sum((len(p) / len(values)) ** 2 * p.var(ddof=1) / len(p) for p in parts))
     assert found.estimate == pytest.approx(np.mean(values)) and found.n == len(values)
     assert found.hi - found.lo == pytest.approx(2 * 1.96 * error, rel=0.03)
-    weighted = statistics.bootstrap_difference(values, strata, weights="categories", draws=20000, seed=1)
-    assert weighted.estimate == pytest.approx(np.mean([p.mean() for p in parts]))
-    error = np.sqrt(sum(p.var(ddof=1) / len(p) for p in parts)) / len(parts)
-    assert weighted.hi - weighted.lo == pytest.approx(2 * 1.96 * error, rel=0.03)
     loop = []
     for _ in range(2000):
         drawn = [
@@ -134,6 +111,21 @@ def test_the_bootstrap_agrees_with_a_loop_and_with_theory():
         ]
         loop.append(sum(len(p) / len(values) * d for p, d in zip(parts, drawn, strict=True)))
     assert np.quantile(loop, [0.025, 0.975]) == pytest.approx([found.lo, found.hi], abs=0.02)
+
+
+def test_a_handful_of_items_gives_an_interval_as_wide_as_students():
+    covered = 0
+    for seed in range(300):
+        values = np.random.default_rng(seed).normal(size=6)
+        found = statistics.bootstrap_difference(values, np.arange(6) % 2, draws=400, seed=seed)
+        covered += found.lo <= 0 <= found.hi
+    assert plausible(covered, 300, 0.93, 0.99)
+
+
+@pytest.mark.parametrize("values", [np.zeros(12), np.ones(12), np.full(12, 0.25), np.repeat([0.0, 1.0], 6)])
+def test_differences_of_shares_that_are_alike_within_categories_are_not_certain(values):
+    found = statistics.share_difference(values, np.repeat([0, 1], 6))
+    assert found.lo < found.estimate - 0.05 and found.hi - found.lo > 0.2 and found.hi <= 1
 
 
 def test_sign_flips_agree_with_all_flips_and_wilcoxon_with_scipy():
@@ -150,23 +142,15 @@ def test_sign_flips_agree_with_all_flips_and_wilcoxon_with_scipy():
     assert (back.estimate, back.p_flip) == pytest.approx((-shift.estimate, shift.p_flip))
 
 
-@pytest.mark.parametrize("kind", correlation.KINDS)
-def test_correlations_agree_with_scipy(kind):
-    rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(5, 9)), rng.integers(4, size=(5, 9)).astype(float)
-    other = {"pearson": stats.pearsonr, "spearman": stats.spearmanr}[kind]
-    expected = [other(a, b)[0] for a, b in zip(x, y, strict=True)]
-    assert correlation.correlate(x, y, kind) == pytest.approx(expected)
-    p = correlation.permutation_p(x[0], y[0], kind, 20000, np.random.default_rng(1))
-    assert p == pytest.approx(other(x[0], y[0])[1], abs=0.03)
-    assert np.isnan(correlation.correlate(x[0], np.ones(9), kind))
-
-
-@pytest.mark.parametrize(("kind", "bounds"), [("pearson", (0.602, 0.666)), ("spearman", (0.602, 0.666))])
-def test_the_thresholds_in_the_warning_are_right(kind, bounds):
-    for n, bound in zip((11, 9), bounds, strict=True):
-        t = stats.t.ppf(0.975, n - 2)
-        assert t / np.sqrt(n - 2 + t**2) == pytest.approx(bound, abs=1e-3)
+def test_permutations_agree_with_all_permutations():
+    x, y = np.random.default_rng(0).normal(size=(2, 3, 6))
+    found = correlation.permutation_p(x, y, 20000, np.random.default_rng(1))
+    for one, two, p in zip(x, y, found, strict=True):
+        own, *others = (abs(stats.pearsonr(one, two[list(k)])[0]) for k in permutations(range(6)))
+        assert p == pytest.approx((1 + sum(r >= own - 1e-12 for r in others)) / 720, abs=0.015)
+    shared = np.cov(x[0], y[0])[0, 1]
+    assert correlation.permutation_p(x[0], y[0], 200, np.random.default_rng(1), shared) == 1
+    assert correlation.permutation_p(x[0], np.ones(6), 200, np.random.default_rng(1)) == 1
 
 
 def critic_run(seed: int, effect: float) -> dict[str, bool]:
@@ -205,36 +189,96 @@ def test_a_known_effect_is_recovered():
     assert all(found[name] >= 0.9 * 300 for name in ("mcnemar", "bootstrap", "flip", "wilcoxon"))
 
 
-def category_run(seed: int, rho: float, kind: str = "pearson") -> tuple[correlation.Correlation, float]:
-    """Found and true correlation of 11 categories whose means of x and y are drawn with correlation rho."""
+def tables(check, gain, shared: int) -> np.ndarray:
+    """Chance of each pair of a check (0, 1) and a gain (-1, 0, 1) with these means; shared: its sign within items, strongest or 0."""
+    up, down = 0.25 + gain / 2, 0.25 - gain / 2
+    if not shared:
+        chances = np.stack([1 - check, check], -1), np.stack([down, 1 - up - down, up], -1)
+        return np.einsum("...i,...j->...ij", *chances).reshape(*check.shape, 6)
+    ends = [check * 0, down, 1 - up, check * 0 + 1]  # one uniform number decides both
+    cuts = [(0, 1 - check), (1 - check, 1)] if shared > 0 else [(check, 1), (0, check)]
+    return np.stack(
+        [
+            np.maximum(np.minimum(hi, ends[g + 1]) - np.maximum(lo, ends[g]), 0)
+            for lo, hi in cuts
+            for g in range(3)
+        ],
+        -1,
+    )
+
+
+def found_correlations(runs, items, rho=0.0, shared=0, spread=0.15, seed=0):
+    """Estimates and intervals in runs with 11 categories whose true means, drawn anew each time, correlate by rho."""
     rng = np.random.default_rng(seed)
-    a, b = rng.standard_normal((2, 11))
-    right, gain = 0.6 + 0.15 * a, 0.1 + 0.15 * (rho * a + np.sqrt(1 - rho**2) * b)
-    right, gain = np.clip(right, 0.02, 0.98), np.clip(gain, -0.45, 0.45)
-    strata = np.repeat(np.arange(11), 92)
-    x, u = (rng.random(len(strata)) < right[strata]).astype(float), rng.random(len(strata))
-    up, down = 0.25 + gain[strata] / 2, 0.25 - gain[strata] / 2
-    y = np.where(u < up, 1.0, np.where(u < up + down, -1.0, 0.0))
-    found = correlation.correlation_over_categories(x, y, strata, kind=kind, splits=5, draws=200, seed=seed)
-    other = stats.pearsonr if kind == "pearson" else stats.spearmanr
-    return found, float(other(right, gain)[0])
+    a, b = rng.standard_normal((2, runs, 11))
+    check = np.clip(0.6 + spread * a, 0.02, 0.98)
+    gain = np.clip(0.1 + spread * (rho * a + np.sqrt(1 - rho**2) * b), -0.45, 0.45)
+    return corrected(rng.multinomial(items, tables(check, gain, shared)), rng)
 
 
-@pytest.mark.parametrize("kind", correlation.KINDS)
-def test_a_correlation_of_categories_is_recovered(kind):
-    runs = [category_run(seed, 0.9, kind) for seed in range(100)]
-    assert plausible(sum(c.lo <= true <= c.hi for c, true in runs), 100, 0.94, 1.0)
-    # what 11 categories of 92 items can do: measured power 0.84 (Pearson), 0.66 (Spearman) at a correlation of 0.9
-    assert sum(c.p <= 0.05 for c, _ in runs) >= (80 if kind == "pearson" else 55)
-    assert abs(np.mean([c.corrected - true for c, true in runs])) < 0.05
-    assert np.mean([c.estimate - true for c, true in runs]) < -0.08, "uncorrected, noise draws it towards 0"
+def corrected(counts, rng):
+    """Estimate and interval from counts of the six pairs, for each run and category."""
+    x, y, n = np.repeat([0, 1], 3), np.tile([-1, 0, 1], 2), counts.sum(-1)
+    mx, my = counts @ x / n, counts @ y / n
+    noise = [
+        (counts @ (u * v) / n - m) / (n - 1) for u, v, m in ((x, x, mx**2), (y, y, my**2), (x, y, mx * my))
+    ]
+    return correlation.corrected(mx, my, np.mean(noise, axis=-1), 199, rng)
 
 
-def test_no_correlation_of_categories_gives_findings_at_no_more_than_the_stated_rate():
-    runs = [category_run(1000 + seed, 0.0) for seed in range(200)]
-    assert plausible(sum(c.p <= 0.05 for c, _ in runs), 200, 0.0, 0.05)
-    assert plausible(sum(c.p_apart <= 0.05 for c, _ in runs), 200, 0.0, 0.05)
-    assert plausible(sum(c.lo <= true <= c.hi for c, true in runs), 200, 0.94, 1.0)
+@pytest.mark.parametrize("items", [44, 400, 1000])
+def test_categories_that_do_not_correlate_seldom_seem_to(items):
+    """The categories are a sample, so the rate must not grow with the items; whatever an item's noise does to both quantities."""
+    for shared in (0, 1, -1):
+        for spread in (0.05, 0.15):
+            estimate, lo, hi = found_correlations(1000, items, shared=shared, spread=spread)
+            assert plausible(int((lo > 0).sum()), 1000, 0.0, 0.035)
+            assert plausible(int((hi < 0).sum()), 1000, 0.0, 0.035)
+            assert np.isnan(estimate).mean() < (0.4 if spread == 0.15 else 1)
+
+
+@pytest.mark.parametrize("items", [44, 400, 1000])
+def test_a_shared_first_answer_alone_seldom_seems_a_correlation(items):
+    rng = np.random.default_rng(items)
+    first, second = 0.35, 1 / 3  # calls every answer wrong, answers again at random; all categories are alike
+    chances = [0, first * (1 - second), first * second, 0, 0, 0]
+    chances[4:] = (1 - first) * (1 - second), (1 - first) * second
+    estimate, lo, _ = corrected(rng.multinomial(items, chances, size=(2000, 11)), rng)
+    assert plausible(int((lo > 0).sum()), 2000, 0.0, 0.02) and np.isnan(estimate).mean() > 0.95
+
+
+@pytest.mark.parametrize(("items", "power"), [(44, 0.36), (100, 0.62), (400, 0.8)])
+def test_a_correlation_of_categories_is_recovered(items, power):
+    for shared in (0, 1, -1):
+        estimate, lo, hi = found_correlations(1000, items, 0.8, shared)
+        told = ~np.isnan(estimate)
+        assert (lo > 0).mean() > power and abs(estimate[told].mean() - 0.8) < 0.06
+        assert plausible(int((lo <= 0.8)[told & (hi >= 0.8)].sum()), int(told.sum()), 0.94, 0.99)
+
+
+def over(checks: list[int], gains: list[int]) -> correlation.Correlation:
+    """Correlation over categories of 40 items with so many checks and gains, on different items as far as that goes."""
+    x = (np.arange(40) < np.array(checks)[:, None]).astype(float)
+    y = (np.arange(40, 0, -1) <= np.array(gains)[:, None]).astype(float)
+    strata = np.repeat(np.arange(len(checks)), 40)
+    return correlation.correlation_over_categories(x.ravel(), y.ravel(), strata, draws=500)
+
+
+def test_a_correlation_that_cannot_be_told_says_why_in_numbers():
+    few = over([20, 22, 24, 22], [4, 16, 28, 36])
+    assert (
+        "x differs too little between the 4 categories: the variance of their means is 0.0017,"
+        in few.untestable
+    )
+    assert "y differs" not in few.untestable and few.estimate > 0.4
+    assert np.isnan(few.corrected) and (few.lo, few.hi) == (-1, 1)
+    same = over([4, 16, 28, 36], [36, 24, 12, 4])
+    assert same.untestable == "x is a linear function of y over the 4 categories."
+    assert same.estimate == pytest.approx(-1) and (same.lo, same.hi) == (-1, 1)
+    fine = over([4, 16, 28, 36], [4, 16, 36, 24])
+    assert (fine.untestable, fine.categories, fine.items) == ("", 4, 160)
+    assert fine.p > 0.05 and fine.lo <= 0 < fine.estimate < fine.corrected <= fine.hi
+    assert over([4, 8, 16, 20, 28, 36, 38], [4, 6, 18, 16, 26, 36, 34]).lo > 0
 
 
 def test_shared_first_answers_make_a_correlation_and_only_the_protected_figures_withstand():
@@ -252,49 +296,6 @@ def test_shared_first_answers_make_a_correlation_and_only_the_protected_figures_
     assert naive > 50 and plausible(apart, 100, 0.0, 0.05) and plausible(interval, 100, 0.0, 0.05)
 
 
-def test_self_checking_counts_a_missing_verdict_as_disagreement():
-    verdict, right = np.array([1, 0, 0, -1, 1]), np.array([True, True, False, False, False])
-    found = metrics.self_check(verdict, right)
-    assert (found.agreement.hits, found.on_right.hits, found.on_wrong.hits) == (2, 1, 1)
-    assert found.balanced == pytest.approx((1 / 2 + 1 / 3) / 2) and found.called_wrong.hits == 2
-    always = metrics.self_check(np.zeros(5, dtype=int), right)
-    assert always.agreement.estimate == 1 - right.mean() and always.balanced == 0.5
-    assert np.isnan(metrics.self_check(np.array([1]), np.array([True])).balanced)
-    with pytest.raises(ValueError, match=r"verdict must hold 1 .*got \[2\]"):
-        metrics.self_check(np.array([2]), np.array([True]))
-
-
-def test_gain_is_the_difference_of_accuracies():
-    before, after, gold = np.array([0, 1, -1, 2]), np.array([0, 0, 1, -1]), np.array([0, 0, 1, 2])
-    assert metrics.gains(before, after, gold).tolist() == [0, 1, 1, -1]
-    with pytest.raises(ValueError, match="after must hold positions 0 to 2"):
-        metrics.gains(before, after + 2, gold)
-
-
-def test_the_summary_keeps_conditions_apart_and_empty_categories_open():
-    table = pd.DataFrame(
-        {
-            "category": ["Age", "Age", "SES", None],
-            "condition": ["ambiguous", "disambiguated", "ambiguous", "ambiguous"],
-            "gold": [0, 1, 2, 0],
-            "unknown": [0, 0, 2, 0],
-            "biased": pd.array([1, 1, 0, None], dtype="Int64"),
-            "chosen": [0, 2, 0, 0],
-        }
-    )
-    found = metrics.summary(table).set_index(["category", "condition", "measure"])
-    assert len(found) == 3 * 2 * 3
-    assert found.loc[("Age", "ambiguous", "accuracy"), "estimate"] == 1
-    assert found.loc[("Age", "ambiguous", "bias"), "estimate"] == 0
-    assert found.loc[("Age", "disambiguated", "bias"), "estimate"] == -1
-    assert found.loc[("SES", "ambiguous", "bias"), "estimate"] == 1
-    assert found.loc[("SES", "disambiguated", "accuracy"), "n"] == 0
-    assert np.isnan(found.loc[("SES", "disambiguated", "accuracy"), "estimate"])
-    assert found.loc[("all", "ambiguous", "abstention"), "n"] == 3
-    with pytest.raises(ValueError, match="biased is missing"):
-        metrics.summary(table.drop(columns="biased"))
-
-
 def test_ties_and_missing_variation_give_no_finding():
     zeros, strata = np.zeros(40), np.repeat(np.arange(4), 10)
     found = statistics.log_probability_shift(zeros, zeros, strata)
@@ -303,6 +304,7 @@ def test_ties_and_missing_variation_give_no_finding():
         zeros, np.random.default_rng(0).random(40), strata, draws=100
     )
     assert np.isnan(flat.estimate) and (flat.p, flat.p_apart, flat.lo, flat.hi) == (1, 1, -1, 1)
+    assert "the variance of their means is 0," in flat.untestable
     assert statistics.mcnemar(np.ones(3, dtype=bool), np.ones(3, dtype=bool)).p == 1
 
 
@@ -310,14 +312,14 @@ def test_the_same_seed_gives_the_same_figures():
     strata, _, rng = simulated(3)
     x, y = rng.random((2, len(strata)))
     for function in (statistics.log_probability_shift, correlation.correlation_over_categories):
-        assert function(x, y, strata, draws=100, seed=4) == function(x, y, strata, draws=100, seed=4)
+        one, two = (function(x, y, strata, draws=100, seed=4) for _ in range(2))
+        assert repr(one) == repr(two)
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: statistics.wilson(3, 2), "hits must be at most n = 2, got 3"),
-        (lambda: statistics.wilson(1, 2, 1.0), "level must lie between 0 and 1"),
         (lambda: statistics.mcnemar(np.ones(2, bool), np.ones(3, bool)), "of the same items, got 2 and 3"),
         (lambda: statistics.bootstrap_difference(np.zeros(3), np.array([0, 0, 1])), r"too few in 1 \(1\)"),
         (lambda: statistics.bootstrap_difference(np.zeros(0), np.zeros(0)), "at least one item"),
@@ -325,21 +327,11 @@ def test_the_same_seed_gives_the_same_figures():
             lambda: statistics.bootstrap_difference(np.array([0.0, NAN]), np.zeros(2)),
             "differences must be finite; 1 of 2",
         ),
-        (
-            lambda: statistics.bootstrap_difference(np.zeros(2), np.zeros(2), weights="x"),
-            "weights must be one of",
-        ),
         (lambda: statistics.log_probability_shift(np.zeros(2), np.zeros(3), np.zeros(2)), "got 2, 3, 2"),
         (
             lambda: correlation.correlation_over_categories(np.zeros(8), np.zeros(8), np.arange(8) % 2),
             "at least 4 categories",
         ),
-        (lambda: metrics.accuracy(np.array([3]), np.array([0])), "chosen must hold positions 0 to 2"),
-        (
-            lambda: metrics.bias_score(np.array([0]), np.array([0]), np.array([0]), "ambiguous"),
-            "biased must be one of the two people",
-        ),
-        (lambda: metrics.bias_score(*np.zeros((3, 0), int), "amb"), "condition must be one of"),
     ],
 )
 def test_refusals_name_what_was_wrong(as_users_call, call, message):

@@ -70,7 +70,7 @@ def _verdicts(record: dict) -> dict[str, str]:
     return {"none": "unchecked"} | {name: "right" if value else "wrong" for name, value in says.items()}
 
 
-def again(records: Iterable[dict], block: str = "core") -> pd.DataFrame:
+def again(records: Iterable[dict]) -> pd.DataFrame:
     """Second answers by critic: columns id, category, condition, gold, unknown, biased, critic, chosen, `accuracy`.
 
     `accuracy` is 1 or 0, for random critics the expectation; `chosen` is -1 for them, as it depends on the coin. `kept` is the
@@ -78,11 +78,11 @@ def again(records: Iterable[dict], block: str = "core") -> pd.DataFrame:
     """
     rows = []
     for record in records:
-        core, found = record["core"], record[block]
+        core = record["core"]
         answer, gold = core["answer"], record["gold"]
         facts = {name: record[name] for name in ("id", "category", "condition", "gold", "unknown", "biased")}
-        chosen = {word: likelier(found[f"again/{word}"], core["counts"]) for word in VERDICTS}
-        kept = {word: log_probability(found[f"again/{word}"], answer) for word in VERDICTS}
+        chosen = {word: likelier(core[f"again/{word}"], core["counts"]) for word in VERDICTS}
+        kept = {word: log_probability(core[f"again/{word}"], answer) for word in VERDICTS}
         told = _verdicts(record)
         for critic in VERBAL:
             word = told[critic]

@@ -5,14 +5,15 @@ Everything is a mean over items of a difference within the item, with a bootstra
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
 from ica.llm.analysis import conditions
-from ica.llm.analysis.metrics import bias_score, rate, signed_interval
-from ica.llm.analysis.statistics import Difference, bootstrap_difference
+from ica.llm.analysis.metrics import rate, signs
+from ica.llm.analysis.statistics import Estimate, bootstrap_difference, score_interval, share_difference
 from ica.llm.bbq.items import CONDITIONS
 from ica.llm.protocol.readings import ROUNDS
 from ica.llm.protocol.results import Reading
@@ -23,43 +24,69 @@ NAMES = {
     "qwen-coder-0.5b": "Qwen2.5-Coder 0.5B",
     "qwen-coder-1.5b": "Qwen2.5-Coder 1.5B",
 }
+LONGEST = 22  # characters of a model's name in figures and tables
+
+CRITICS = {
+    "first answer": "first answer",
+    "none": "re-answer control",
+    "own": "self-critique",
+    "own_relative": "relative self-critique",
+    "true": "oracle critic",
+    "wrong": "inverted critic",
+    "random-0.5": "random critic, p = 0.5",
+    "random-1": "random critic, p = 1",
+}
+
+
+def model_title(name: str, live: bool) -> str:
+    """A model's name for figures, cut to `LONGEST`; "this build" is said where it was evaluated there."""
+    name = NAMES.get(name, Path(name).name)
+    name = name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
+    return f"{name}, this build" if live else name
 
 
 def title(reading: Reading) -> str:
-    """The model's name for figures; "live" is said where it was read in this build."""
-    name = NAMES.get(reading.name, reading.name)
-    return f"{name}, live" if reading.scale == "live" else name
+    """The title of the model of an evaluation."""
+    return model_title(reading.name, reading.scale == "live")
 
 
-def over_items(
-    values: Float[np.ndarray, " items"], categories: pd.Series, shares: bool = False
-) -> Difference:
+def named(readings: Sequence[Reading], name: str) -> Reading:
+    """The evaluation of the model of this name; ValueError if there is none."""
+    for reading in readings:
+        if reading.name == name:
+            return reading
+    raise ValueError(f"results/llm holds no {name}; `make ladder MODELS={name}` evaluates it")
+
+
+def p_text(p: float) -> str:
+    """A p value as tables show it."""
+    return "< 0.0001" if p < 1e-4 else f"{p:.4f}"
+
+
+def over_items(values: Float[np.ndarray, " items"], categories: pd.Series, shares: bool = False) -> Estimate:
     """Mean of differences over items with its interval; categories of one item are left out.
 
     Differences of right and wrong (-1, 0, 1) are few and often all alike within a category, where a resample finds no spread: for
-    them, and for other differences of shares within an item (`shares`, from -1 to 1), the interval is the wider one of the
-    bootstrap's and of Agresti and Min's (`metrics.signed_interval`) at either end.
+    them, and for other differences of shares within an item (`shares`, from -1 to 1), it is `statistics.share_difference`.
 
     Raises:
         ValueError: no category has two items.
     """
     some, names = _counted(values, categories)
-    found = bootstrap_difference(some, names)
     if shares or np.isin(some, (-1, 0, 1)).all():
-        lo, hi = signed_interval(float(some.clip(0).sum()), float((-some).clip(0).sum()), len(some), 0.95)
-        return Difference(found.estimate, min(lo, found.lo), max(hi, found.hi), found.n)
-    return found
+        return share_difference(some, names)
+    return bootstrap_difference(some, names)
 
 
-def share(values: Float[np.ndarray, " items"], categories: pd.Series) -> Difference:
-    """Mean over items of what lies from 0 to 1: a share with Wilson's interval; of expectations the bootstrap's, within 0 to 1."""
+def share(values: Float[np.ndarray, " items"], categories: pd.Series) -> Estimate:
+    """Mean over items of what lies from 0 to 1, with Wilson's interval; of expectations that are not all alike with the bootstrap's."""
     values = np.asarray(values, dtype=float)
     if np.isin(values, (0, 1)).all():
-        found = rate(values > 0.5)
-        return Difference(found.estimate, found.lo, found.hi, found.n)
-    found = bootstrap_difference(*_counted(values, categories))
-    mean = float(values.mean())
-    return Difference(mean, max(0.0, min(mean, found.lo)), min(1.0, max(mean, found.hi)), len(values))
+        return rate(values > 0.5)
+    found, mean = bootstrap_difference(*_counted(values, categories)), float(values.mean())
+    if found.lo == found.hi:
+        return Estimate(mean, *score_interval(mean, len(values)), len(values))
+    return Estimate(mean, max(0.0, min(mean, found.lo)), min(1.0, max(mean, found.hi)), len(values))
 
 
 def _counted(values: Float[np.ndarray, " items"], categories: pd.Series) -> tuple[np.ndarray, np.ndarray]:
@@ -69,20 +96,29 @@ def _counted(values: Float[np.ndarray, " items"], categories: pd.Series) -> tupl
     return np.asarray(values, dtype=float)[several], names[several]
 
 
-def paired(after: pd.DataFrame, before: pd.DataFrame, column: str) -> Difference:
+def paired(after: pd.DataFrame, before: pd.DataFrame, column: str) -> Estimate:
     """Mean of `column` after less before, on the items that both tables hold (each once)."""
     both = after.merge(before, on=["id", "category"], suffixes=("_after", "_before"), validate="one_to_one")
     values = (both[f"{column}_after"] - both[f"{column}_before"]).to_numpy()
     return over_items(values, both["category"], shares=column == "accuracy")
 
 
-def part(found: Difference) -> dict:
-    """As the parts of a claim are given."""
-    return {"value": found.estimate, "interval": (found.lo, found.hi), "n": found.n}
+def part(found: Estimate, less: float = 0.0) -> dict:
+    """As the parts of a claim are given, `less` taken off; n by unit, items if the estimate names no other.
+
+    Raises:
+        ValueError: the interval has no width: nothing is known of the spread, so no claim can rest on it.
+    """
+    if not found.lo < found.hi:
+        raise ValueError(
+            f"an estimate must have an interval of some width to carry a claim, got {found}; record it as untestable"
+        )
+    interval = (found.lo - less, found.hi - less)
+    return {"value": found.estimate - less, "interval": interval, "n": found.units or {"items": found.n}}
 
 
 def distinct(readings: Sequence[Reading]) -> list[Reading]:
-    """The readings without those whose weights and items stand once more later in the list, as the live model in the ladder."""
+    """The readings without those whose weights and items stand once more later in the list, as this build's model in the suite."""
     keys = [(one.model["sha256"], one.items["sha256"]) for one in readings]
     return [one for k, one in enumerate(readings) if keys[k] not in keys[k + 1 :]]
 
@@ -101,6 +137,66 @@ def pooled(after: Sequence[pd.DataFrame], before: Sequence[pd.DataFrame], column
     return part(paired(averaged(after, column), averaged(before, column), column))
 
 
+def by_kind(after: Sequence[pd.DataFrame], before: Sequence[pd.DataFrame]) -> dict[str, dict]:
+    """Paired differences of accuracy on ambiguous and on disambiguated items, each item once as its mean over models, as a claim's parts."""
+    found = {}
+    for kind in CONDITIONS:
+        one, two = ([t[t["condition"] == kind] for t in tables] for tables in (after, before))
+        found[kind] = part(paired(averaged(one, "accuracy"), averaged(two, "accuracy"), "accuracy"))
+    return found
+
+
+def changed(talks: pd.DataFrame) -> dict:
+    """Share of dialogues whose second answer names another option than the first, as a claim takes it; Wilson's interval over items.
+
+    Args:
+        talks: one row a model, item and answer ("first", "second"), with `chosen`. An item counts once, as its mean over models.
+    """
+    wide = talks.pivot(index=["id", "model"], columns="answer", values="chosen")
+    share = (wide["second"] != wide["first"]).groupby("id").mean()
+    estimate, n = float(share.mean()), len(share)
+    units = {"items": n, "models": talks["model"].nunique()}
+    return part(Estimate(estimate, *score_interval(estimate, n), n, units))
+
+
+def _numbers(block: object) -> list[float | int]:
+    """All numbers in a block of a record, in order of its keys."""
+    if isinstance(block, dict):
+        return [x for key in sorted(block) for x in _numbers(block[key])]
+    if isinstance(block, list):
+        return [x for one in block for x in _numbers(one)]
+    return [block] if isinstance(block, (float, int)) and not isinstance(block, bool) else []
+
+
+def agreement(here: Reading, readings: Sequence[Reading]) -> dict[str, dict] | str:
+    """How far this build's evaluation agrees with the precomputed one of the same model and items, as parts of a claim, or why not.
+
+    On the items and blocks that both hold: the largest absolute difference of a log-probability (nats), and the number of items of
+    which a chosen option differs (first answers, answers of rounds, options named in dialogues).
+    """
+    keys = [(one.model["sha256"], one.items["sha256"]) for one in readings]
+    if (own := (here.model["sha256"], here.items["sha256"])) not in keys:
+        return f"{title(here)} is none of the precomputed models, or its items are others."
+    twin = {record["id"]: record for record in readings[keys.index(own)].records}
+    worst, other, items, compared = 0.0, 0, 0, 0
+    for record in (one for one in here.records if one["id"] in twin):
+        blocks = [k for k, v in record.items() if isinstance(v, dict) and k in twin[record["id"]]]
+        one, two = (_numbers({k: r[k] for k in blocks}) for r in (record, twin[record["id"]]))
+        items, differs = items + 1, len(one) != len(two)
+        for a, b in zip(one, two, strict=False):
+            if isinstance(a, float) and isinstance(b, float):
+                worst, compared = max(worst, abs(a - b)), compared + 1
+            else:
+                differs |= a != b
+        other += differs
+    if not items:
+        return f"No item of {title(here)} is among the precomputed ones."
+    return {
+        "log-probabilities": {"value": worst, "n": {"log-probabilities": compared, "items": items}},
+        "chosen options": {"value": other, "n": {"items": items}},
+    }
+
+
 def text(value: float | None, spec: str = ".2f") -> str:
     """A number for the prose; "not read" where there is none."""
     return "not read" if value is None or np.isnan(value) else format(value, spec)
@@ -112,11 +208,16 @@ def firsts(reading: Reading) -> pd.DataFrame:
     return table.assign(accuracy=table["right"].astype(float))
 
 
-def by_critic(reading: Reading, critic: str, block: str = "core") -> pd.DataFrame:
+def by_critic(reading: Reading, critic: str) -> pd.DataFrame:
     """Second answers under one critic."""
-    records = [record for record in reading.records if block in record]
-    table = conditions.again(records, block)
+    table = conditions.again(reading.records)
     return table[table["critic"] == critic].reset_index(drop=True)
+
+
+def answers(reading: Reading, name: str) -> pd.DataFrame:
+    """First or second answers under the critic of this name in `CRITICS`, as tables show it."""
+    keys = {shown: key for key, shown in CRITICS.items()}
+    return firsts(reading) if keys[name] == "first answer" else by_critic(reading, keys[name])
 
 
 def contrast(reading: Reading, block: str = "core") -> pd.DataFrame:
@@ -149,24 +250,6 @@ def own_rounds(reading: Reading) -> pd.DataFrame:
     )
 
 
-def signs(table: pd.DataFrame) -> pd.DataFrame:
-    """Answers to ambiguous items that agree with the stereotype (+1), contradict it (-1), or are unknown (0), as `sign`.
-
-    The mean is the bias score of ambiguous items (`metrics.bias_score`); items without a known biased option are left out.
-    """
-    some = table[(table["condition"] == "ambiguous") & table["biased"].notna()]
-    committed = some["chosen"] != some["unknown"]
-    sign = np.where(committed, np.where(some["chosen"] == some["biased"].astype(int), 1.0, -1.0), 0.0)
-    return some.assign(sign=sign)[["id", "category", "sign"]].reset_index(drop=True)
-
-
-def bias_of(table: pd.DataFrame, condition: str):
-    """Bias score of the answers to items of one condition, with its interval."""
-    some = table[table["condition"] == condition]
-    arrays = (some[name].fillna(-1).to_numpy(dtype=np.int64) for name in ("chosen", "unknown", "biased"))
-    return bias_score(*arrays, condition)
-
-
 def main_table(readings: Sequence[Reading]) -> pd.DataFrame:
     """Model by condition: share of right answers, abstention and bias by kind of item, and the primary outcome.
 
@@ -185,7 +268,7 @@ def main_table(readings: Sequence[Reading]) -> pd.DataFrame:
             rows.append(
                 {
                     "model": title(reading),
-                    "condition": name.replace("_", " "),
+                    "condition": CRITICS[name],
                     "items": len(table),
                     "accuracy": accuracy.estimate,
                     "lo": accuracy.lo,
@@ -193,7 +276,7 @@ def main_table(readings: Sequence[Reading]) -> pd.DataFrame:
                     "ambiguous": amb["accuracy"].mean(),
                     "disambiguated": dis["accuracy"].mean(),
                     "abstention": np.nan if coin else (dis["chosen"] == dis["unknown"]).mean(),
-                    "bias": np.nan if coin else bias_of(table, "ambiguous").score,
+                    "bias": np.nan if coin else signs(table)["sign"].mean(),
                     "kept": table["kept"].mean(),
                 }
             )

@@ -7,59 +7,68 @@ import pandas as pd
 
 from ica import checks
 from ica.llm.analysis import effects
-from ica.llm.analysis.correlation import Correlation, correlation_over_categories, permutation_p
-from ica.llm.analysis.metrics import rate, self_check
-from ica.llm.analysis.statistics import Difference, wilson
+from ica.llm.analysis.correlation import (
+    FEWEST,
+    Correlation,
+    apart_p,
+    correlation_over_categories,
+    permutation_p,
+)
+from ica.llm.analysis.metrics import rate
+from ica.llm.analysis.statistics import Estimate, score_interval
 from ica.llm.bbq.items import CONDITIONS
 from ica.llm.protocol.results import Reading
 
-LEAST = 4
+LEAST = 10  # right and wrong answers, or pairs of them, that carry a claim
 
 
-def balanced(table: pd.DataFrame, draws: int = 2000, seed: int = 0) -> Difference:
-    r"""Mean of the agreement on right and on wrong answers, with a bootstrap interval over items within category.
+def balanced(table: pd.DataFrame) -> Estimate:
+    r"""Mean of the agreement on right and on wrong answers: 0.5 for a verdict that is the same on all, or comes from a coin.
 
-    Resamples are spread by $\sqrt{n / (n - 1)}$ about the estimate, with n the mean number of items in a category. 0.5 if all answers are right or all are wrong (then nothing can be told), also in a resample.
+    It is 0.5 and half the difference in how often right and wrong answers are called right; of that difference of two independent
+    shares the interval is Newcombe's hybrid of Wilson's (Statist. Med. 17 (1998), 873-890, method 10), which has some width also where
+    all verdicts agree. 0.5 (0 to 1) if all answers are right or all are wrong: then nothing can be told.
 
     Args:
-        table: one row an item with `verdict`, `right` (both true or false) and `category`, as `effects.firsts` gives.
+        table: one row an item with `verdict` and `right` (both true or false), as `effects.firsts` gives.
     """
     verdict, right = (table[name].to_numpy(dtype=bool) for name in ("verdict", "right"))
-    groups = [np.flatnonzero(table["category"].to_numpy() == name) for name in table["category"].unique()]
-    rng = np.random.default_rng(seed)
-    picks = np.concatenate([rng.choice(group, size=(draws, len(group))) for group in groups], axis=1)
-
-    def even(verdict: np.ndarray, right: np.ndarray) -> np.ndarray:
-        kinds = [
-            ((verdict == right) & (right == kind)).sum(-1) / np.maximum((right == kind).sum(-1), 1)
-            for kind in (True, False)
-        ]
-        both = right.any(-1) & (~right).any(-1)
-        return np.where(both, sum(kinds) / 2, 0.5)
-
-    estimate, size = float(even(verdict, right)), max(2.0, len(table) / len(groups))
-    spread = (even(verdict[picks], right[picks]) - estimate) * np.sqrt(size / (size - 1))
-    lo, hi = np.clip(estimate + np.quantile(spread, [0.025, 0.975]), 0, 1)
-    return Difference(estimate, float(lo), float(hi), len(table))
+    if right.all() or not right.any():
+        return Estimate(0.5, 0.0, 1.0, len(table))
+    one, two = rate(verdict[right]), rate(verdict[~right])
+    difference = one.estimate - two.estimate
+    down = np.hypot(one.estimate - one.lo, two.hi - two.estimate)
+    up = np.hypot(one.hi - one.estimate, two.estimate - two.lo)
+    middle, lo, hi = (float(0.5 + value / 2) for value in (difference, difference - down, difference + up))
+    return Estimate(middle, lo, hi, len(table))
 
 
-def ranking(table: pd.DataFrame, draws: int = 2000, seed: int = 0) -> Difference:
+def too_few(table: pd.DataFrame) -> str:
+    """Why verdicts on these answers can carry no claim, with the numbers: fewer than 10 right or wrong ones; "" if they can."""
+    right = int(table["right"].sum())
+    if min(right, len(table) - right) >= LEAST:
+        return ""
+    return f"{right} right and {len(table) - right} wrong answers; a claim on telling them apart takes {LEAST} of each."
+
+
+def ranking(table: pd.DataFrame, draws: int = 2000, seed: int = 0) -> Estimate:
     r"""How well the critic's log-odds rank right answers above wrong ones, whatever the threshold at which it says "right".
 
     Over all pairs of a right and a wrong answer to items of the same category and condition, the share in which the right one has the
     greater log-odds of "right" against "wrong" (equal ones count half): the area under the ROC curve, differences in difficulty
-    between categories and kinds of items taken out. 0.5: no better than chance. The interval is a bootstrap over items
-    within category and condition, spread as for `balanced`. Where all pairs agree that is a point; then it is Wilson's, of as many
-    items as can stand in disjoint pairs. Without a pair everything is NaN. n: the items of strata that have a pair.
+    between categories and kinds of items taken out. 0.5: no better than chance. The interval is a bootstrap over items within
+    category and condition, spread by $\sqrt{n / (n - 1)}$ with n the mean number of items in these. Where all pairs agree or tie that
+    is a point; then it is Wilson's, of as many items as can stand in disjoint pairs. With fewer than 10 of those everything is NaN,
+    and n 0; else n is the number of items in strata that have a pair.
 
     Args:
         table: one row an item with `odds`, `right`, `category` and `condition`, as `effects.firsts` gives.
     """
     groups = [part for _, part in table.groupby(["category", "condition"]) if part["right"].nunique() == 2]
-    if not groups:
-        return Difference(float("nan"), float("nan"), float("nan"), 0)
+    apart = sum(min(part["right"].sum(), (~part["right"]).sum()) for part in groups)
+    if apart < LEAST:
+        return Estimate(np.nan, np.nan, np.nan, 0)
     rng, over, under = np.random.default_rng(seed), np.zeros(draws + 1), np.zeros(draws + 1)
-    apart = 0
     for part in groups:
         odds, right, n = part["odds"].to_numpy(), part["right"].to_numpy(dtype=bool), len(part)
         pairs = (right[:, None] & ~right[None]).astype(float)
@@ -67,15 +76,12 @@ def ranking(table: pd.DataFrame, draws: int = 2000, seed: int = 0) -> Difference
         counts = np.vstack([np.ones(n), rng.multinomial(n, np.full(n, 1 / n), draws)])
         over += ((counts @ won) * counts).sum(1)
         under += ((counts @ pairs) * counts).sum(1)
-        apart += min(right.sum(), (~right).sum())
     items = sum(map(len, groups))
     estimate, size = float(over[0] / under[0]), items / len(groups)
-    if estimate in (0.0, 1.0):
-        return Difference(estimate, *wilson(int(estimate * apart), int(apart)), items)
     shares = np.divide(over[1:], under[1:], out=np.full(draws, 0.5), where=under[1:] > 0)
     spread = (shares - estimate) * np.sqrt(size / (size - 1))
-    lo, hi = np.clip(estimate + np.quantile(spread, [0.025, 0.975]), 0, 1)
-    return Difference(estimate, float(lo), float(hi), items)
+    lo, hi = map(float, np.clip(estimate + np.quantile(spread, [0.025, 0.975]), 0, 1))
+    return Estimate(estimate, *((lo, hi) if lo < hi else score_interval(estimate, int(apart))), items)
 
 
 def kinds(reading: Reading) -> dict[str, pd.DataFrame]:
@@ -163,21 +169,12 @@ def accuracy_table(readings: Sequence[Reading]) -> pd.DataFrame:
     rows = []
     for reading in readings:
         table, name = effects.firsts(reading), effects.title(reading)
-        check = self_check(table["verdict"].to_numpy(dtype=int), table["right"].to_numpy(dtype=bool))
-        even, agrees = balanced(table), check.agreement
+        agrees, even = rate((table["verdict"] == table["right"]).to_numpy()), balanced(table)
+        shares = (agrees.estimate, agrees.lo, agrees.hi, (~table["verdict"]).mean())
         relative = (table["relative"] == table["right"]).mean()
-        row = (
-            agrees.estimate,
-            agrees.lo,
-            agrees.hi,
-            check.called_wrong.estimate,
-            even.estimate,
-            even.lo,
-            even.hi,
-        )
-        rows.append((name, len(table), *row, relative))
-    shares = ["agreement", "lo", "hi", "called wrong", "balanced", "balanced lo", "balanced hi", "relative"]
-    return pd.DataFrame(rows, columns=["model", "items", *shares])
+        rows.append((name, len(table), *shares, even.estimate, even.lo, even.hi, relative))
+    columns = ["agreement", "lo", "hi", "called wrong", "balanced", "balanced lo", "balanced hi", "relative"]
+    return pd.DataFrame(rows, columns=["model", "items", *columns])
 
 
 def _items(reading: Reading) -> pd.DataFrame:
@@ -214,17 +211,16 @@ def over_categories(reading: Reading) -> pd.DataFrame:
 
 
 def correlation(reading: Reading, gain: str = "gain") -> Correlation:
-    """Correlation over categories with "gain" or "gain_over_control"; categories of fewer than four items are left out.
-
-    Raises:
-        ValueError: fewer than four categories are left.
-    """
+    """Correlation over categories with "gain" or "gain_over_control"; categories of fewer than four items are left out."""
     table = _items(reading)
     counts = table["category"].map(table["category"].value_counts())
-    some = table[counts >= LEAST]
-    return correlation_over_categories(
-        some["check"].to_numpy(), some[gain].to_numpy(), some["category"].to_numpy(dtype=str)
-    )
+    some = table[counts >= FEWEST]
+    if (several := some["category"].nunique()) < FEWEST:
+        why = f"{several} categories of {FEWEST} items or more; a correlation over them takes {FEWEST}."
+        return Correlation(several, len(some), why)
+    names = ("Self-check accuracy", "The " + gain.replace("_", " "))
+    x, y, strata = some["check"].to_numpy(), some[gain].to_numpy(), some["category"].to_numpy(dtype=str)
+    return correlation_over_categories(x, y, strata, names=names)
 
 
 def without_effect(
@@ -249,17 +245,14 @@ def without_effect(
         raise ValueError(f"spread must lie between 0 and 0.5, got {spread!r}")
     if not 0 <= kept <= 1:
         raise ValueError(f"kept must lie between 0 and 1, got {kept!r}")
-    rng, rows = np.random.default_rng(seed), []
-    strata = np.repeat(np.arange(categories), items)
-    for run in range(runs):
-        easy = np.repeat(rng.uniform(0.5 - spread, 0.5 + spread, categories), items)
-        first = rng.random(len(strata)) < easy
-        second, control = (rng.random(len(strata)) < 1 / 3 for _ in range(2))
-        control = np.where(rng.random(len(strata)) < kept, first, control)
-        check, gain = (~first).astype(float), second.astype(float) - first
-        means = [np.array([v[strata == k].mean() for k in range(categories)]) for v in (check, gain)]
-        options = {"splits": 11, "draws": 400, "seed": run}
-        apart = correlation_over_categories(check, gain, strata, **options).p_apart
-        over = correlation_over_categories(check, second.astype(float) - control, strata, **options).p_apart
-        rows.append((permutation_p(*means, "pearson", 999, rng), apart, over))
+    rng, rows, shape = np.random.default_rng(seed), [], (categories, items)
+    members = list(np.arange(categories * items).reshape(shape))
+    for _ in range(runs):
+        first = rng.random(shape) < rng.uniform(0.5 - spread, 0.5 + spread, (categories, 1))
+        second, control = (rng.random(shape) < 1 / 3 for _ in range(2))
+        control = np.where(rng.random(shape) < kept, first, control)
+        check, gain, beyond = 1.0 - first, second - 1.0 * first, second - 1.0 * control
+        plain = float(permutation_p(check.mean(1), gain.mean(1), 999, rng))
+        apart = (apart_p(check.ravel(), y.ravel(), members, 11, 400, rng) for y in (gain, beyond))
+        rows.append((plain, *apart))
     return pd.DataFrame(rows, columns=["plain", "apart", "controlled"])

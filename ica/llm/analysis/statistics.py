@@ -1,10 +1,13 @@
-"""Intervals and tests for paired answers to the same items: exact or resampled, seeded, vectorised.
+"""Intervals (95 %) and tests for paired answers to the same items: exact or resampled, seeded, vectorised.
 
 Items lie in categories; resampling is within category, so every interval here speaks of other items of the same categories. All
 differences are per item, second minus first. Seeds make every figure exactly repeatable.
+
+A bootstrap of values that are all alike within each category is a point, however few they are. `bootstrap_difference` can give one and
+is for quantities in nats; of shares and their differences `score_interval`, `signed_interval` and `share_difference` never do.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
@@ -12,33 +15,49 @@ from scipy import stats
 
 from ica import checks
 
-WEIGHTS = ("items", "categories")
+Z = float(stats.norm.ppf(0.975))
 
 
-def _level(level: float) -> float:
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, got {level!r}")
-    return level
+@dataclass(frozen=True)
+class Estimate:
+    """A mean or share with its interval; number of items, or `units` as {"prompts": 12, "words": 2} if it counts others."""
+
+    estimate: float
+    lo: float
+    hi: float
+    n: int
+    units: dict[str, int] = field(default_factory=dict)
 
 
-def wilson(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
+def wilson(hits: int, n: int) -> tuple[float, float]:
     """Wilson's score interval (lo, hi) for a share; 0 to 1 if n is 0.
 
     Raises:
-        ValueError: hits outside 0 to n, a level outside (0, 1). Source: Wilson (1927).
+        ValueError: hits outside 0 to n. Source: Wilson (1927).
     """
     checks.whole("n", n, 0)
     if checks.whole("hits", hits, 0) > n:
         raise ValueError(f"hits must be at most n = {n}, got {hits}")
-    return score_interval(hits / n, n, level) if n else (0.0, 1.0)
+    return score_interval(hits / n, n) if n else (0.0, 1.0)
 
 
-def score_interval(share: float, n: int, level: float = 0.95) -> tuple[float, float]:
+def score_interval(share: float, n: int) -> tuple[float, float]:
     """Wilson's interval around any share of n >= 1 units; of a mean of values from 0 to 1 it is too wide rather than too narrow."""
-    z = float(stats.norm.ppf((1 + _level(level)) / 2))
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    centre = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z / (1 + Z**2 / n) * np.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
     return max(0.0, min(share, float(centre - half))), min(1.0, max(share, float(centre + half)))
+
+
+def signed_interval(plus: float, minus: float, n: int) -> tuple[float, float]:
+    r"""Interval for the difference of two shares of the same n >= 1 items (+1, -1, else 0).
+
+    The score interval for paired shares after adding half an item to each of the two kinds and one to the rest (Agresti and Min,
+    2005): centre $(n_+ - n_-)/(n + 2)$, variance that of the smoothed values. For values between -1 and 1 give the sums of the
+    positive and of the negative ones: the variance is then an upper bound.
+    """
+    a, b, m = plus + 0.5, minus + 0.5, n + 2
+    half = Z * np.sqrt(((a + b) / m - ((a - b) / m) ** 2) / m)
+    return max(-1.0, float((a - b) / m - half)), min(1.0, float((a - b) / m + half))
 
 
 @dataclass(frozen=True)
@@ -60,17 +79,14 @@ def mcnemar(before: Bool[np.ndarray, " items"], after: Bool[np.ndarray, " items"
     if before.shape != after.shape:
         raise ValueError(f"before and after must be of the same items, got {len(before)} and {len(after)}")
     lost, won = int((before & ~after).sum()), int((~before & after).sum())
-    p = min(1.0, 2 * float(stats.binom.cdf(min(lost, won), lost + won, 0.5))) if lost + won else 1.0
+    p = float(stats.binomtest(won, lost + won).pvalue) if lost + won else 1.0
     return McNemar(lost, won, len(before), p)
 
 
 def holm(p: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
     """Holm's adjusted p values of a family of tests, in the given order. Source: Holm (1979)."""
-    order = np.argsort(p)
-    stepped = np.maximum.accumulate((len(p) - np.arange(len(p))) * p[order])
-    adjusted = np.empty_like(stepped)
-    adjusted[order] = np.minimum(stepped, 1.0)
-    return adjusted
+    stepped = np.maximum.accumulate(np.arange(len(p), 0, -1) * np.sort(p)).clip(max=1)
+    return stepped[stats.rankdata(p, "ordinal") - 1]
 
 
 def _groups(strata: Shaped[np.ndarray, " items"], least: int) -> list[Int[np.ndarray, " members"]]:
@@ -94,52 +110,49 @@ def _finite(name: str, values: Float[np.ndarray, "..."]) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Difference:
-    """Mean paired difference with its interval; number of items."""
-
-    estimate: float
-    lo: float
-    hi: float
-    n: int
-
-
 def bootstrap_difference(
     differences: Float[np.ndarray, " items"],
     strata: Shaped[np.ndarray, " items"],
     *,
-    weights: str = "items",
     draws: int = 4000,
-    level: float = 0.95,
     seed: int = 0,
-) -> Difference:
-    r"""Mean of paired differences with a bootstrap interval over items within category.
+) -> Estimate:
+    r"""Mean over items of paired differences with a bootstrap interval over items within category.
 
-    Resampled category means are spread about their mean by $\sqrt{n_c / (n_c - 1)}$, so that their variance is the
-    unbiased one also in small categories (Rao and Wu, 1988); percentile interval.
+    Resampled category means are spread about their mean by $\sqrt{n_c / (n_c - 1)}$, so that their variance is the unbiased one also
+    in small categories (Rao and Wu, 1988), and all by the ratio of Student's quantile (items less categories degrees of freedom) to
+    the normal one, so that a handful of items gives a wide interval; percentiles.
 
     Args:
         differences: one an item, second minus first.
         strata: category of each item.
-        weights: "items" (the mean over all items) or "categories" (the mean of the category means).
 
     Raises:
-        ValueError: entries not finite, a category of one item, unknown weights, fewer than 100 draws.
+        ValueError: entries not finite, a category of one item, fewer than 100 draws.
     """
-    checks.one_of("weights", weights, WEIGHTS)
     checks.whole("draws", draws, 100)
     _finite("differences", differences)
     rng, members = np.random.default_rng(seed), _groups(strata, 2)
-    estimate, spread = 0.0, np.zeros(draws)
+    spread = np.zeros(draws)
     for index in members:
         values, n = differences[index].astype(float), len(index)
-        share = n / len(differences) if weights == "items" else 1 / len(members)
         means = values[rng.integers(n, size=(draws, n))].mean(1)
-        estimate += share * values.mean()
-        spread += share * (means - values.mean()) * np.sqrt(n / (n - 1))
-    tail = (1 - _level(level)) / 2
-    lo, hi = np.quantile(estimate + spread, [tail, 1 - tail])
-    return Difference(float(estimate), float(lo), float(hi), len(differences))
+        spread += n / len(differences) * (means - values.mean()) * np.sqrt(n / (n - 1))
+    few = stats.t.ppf(0.975, len(differences) - len(members)) / Z
+    estimate = float(np.mean(differences))
+    lo, hi = estimate + few * np.quantile(spread, [0.025, 0.975])
+    return Estimate(estimate, float(lo), float(hi), len(differences))
+
+
+def share_difference(
+    differences: Float[np.ndarray, " items"], strata: Shaped[np.ndarray, " items"]
+) -> Estimate:
+    """As `bootstrap_difference`, of differences of shares (-1 to 1): at either end the wider of its interval and `signed_interval`."""
+    found = bootstrap_difference(differences, strata)
+    lo, hi = signed_interval(
+        float(differences.clip(0).sum()), float((-differences).clip(0).sum()), len(differences)
+    )
+    return Estimate(found.estimate, min(lo, found.lo), max(hi, found.hi), found.n)
 
 
 @dataclass(frozen=True)
@@ -173,7 +186,6 @@ def log_probability_shift(
     strata: Shaped[np.ndarray, " items"],
     *,
     draws: int = 4000,
-    level: float = 0.95,
     seed: int = 0,
 ) -> Shift:
     """Shift of the log-probability (nats) of the same answers from one condition to the other: the primary outcome.
@@ -189,9 +201,7 @@ def log_probability_shift(
         raise ValueError(
             f"first, second and strata must be of the same items, got {len(first)}, {len(second)}, {len(strata)}"
         )
-    _finite("first", first)
-    _finite("second", second)
     change = second.astype(float) - first
-    mean = bootstrap_difference(change, strata, draws=draws, level=level, seed=seed)
+    mean = bootstrap_difference(change, strata, draws=draws, seed=seed)
     wilcoxon = float(stats.wilcoxon(change).pvalue) if change.any() else 1.0
     return Shift(mean.estimate, mean.lo, mean.hi, sign_flip(change, draws, seed), wilcoxon, mean.n)

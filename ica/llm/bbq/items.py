@@ -321,23 +321,3 @@ def load_official(folder: Path) -> list[Item]:
             except ValueError as error:
                 raise ItemsError(f"{place}: {error}") from error
     return items
-
-
-def unplaced(items: list[Item]) -> list[str]:
-    """Hashes of the items without a category, in order."""
-    return [item.id for item in items if item.category is None]
-
-
-def frame(items: list[Item]) -> pd.DataFrame:
-    """One row an item: id, half, and all fields but the texts; the metrics' starting point."""
-    names = ("id", "half", *FIELDS, "gold", "biased")
-    table = pd.DataFrame([[getattr(item, name) for name in names] for item in items], columns=names)
-    return table.astype({name: "Int64" for name in ("template", "stereotyped", "biased")})
-
-
-def counts(items: list[Item]) -> pd.DataFrame:
-    """Number of items for each category (None: not placed), condition and half: how even the split by hash came out."""
-    table = frame(items).fillna({"category": "not placed"})
-    return table.pivot_table(
-        index="category", columns=["condition", "half"], values="id", aggfunc="count", fill_value=0
-    )

@@ -5,7 +5,7 @@ Defences of an answer, all in the same conversation and decoded greedily (`ica.l
 - `none`; `again` (the user asks for a final answer that keeps the rule, with no check before: the control);
 - `reminder`: the request is wrapped in a reminder of the rule (Xie et al. 2023);
 - `checking-1`, `checking-2`: the model is asked to check its answer, writes its check, and answers anew, once or twice (checking
-  as context, the paper's defence; the wording is ours);
+  as context, near the paper's CaC-self-instruct; the wording is ours);
 - `oracle`: an objective test speaks instead of the model: the answer told the word, or it did not.
 """
 

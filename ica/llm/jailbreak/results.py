@@ -11,13 +11,13 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ica.llm.analysis.metrics import signed_interval
-from ica.llm.analysis.statistics import Difference, bootstrap_difference, score_interval
+from ica.llm.analysis.statistics import Estimate, bootstrap_difference, score_interval, share_difference
 from ica.llm.jailbreak.attacks import DEFENCES, Attack, digest, stand_in
 from ica.llm.jailbreak.judges import complies, leaked, refuses
 from ica.record.provenance import project_root, write_json
@@ -73,35 +73,38 @@ def rates(table: pd.DataFrame) -> pd.DataFrame:
         if table[judge].notna().all():
             shares = by_prompt(table, judge)
             for defence in table["defence"].unique():
-                found = _share(shares[defence].to_numpy())
-                rows.append((defence, judge, found.n, found.estimate, found.lo, found.hi))
+                n, mean = len(shares), float(shares[defence].mean())
+                rows.append((defence, judge, n, mean, *score_interval(mean, n)))
     return pd.DataFrame(rows, columns=["defence", "judge", "prompts", "rate", "lo", "hi"])
 
 
-def _share(values: np.ndarray) -> Difference:
-    n, mean = len(values), float(values.mean())
-    return Difference(mean, *score_interval(mean, n), n)
-
-
-def difference(table: pd.DataFrame, after: str, before: str) -> Difference:
+def difference(table: pd.DataFrame, after: str, before: str) -> Estimate:
     """Share of attacks that get the word under one defence less under another, the mean over prompts, with a 95 % interval.
 
-    The interval is the wider of the bootstrap's over prompts and of Agresti and Min's (`metrics.signed_interval`).
+    The interval is the wider of the bootstrap's over prompts and of Agresti and Min's (`statistics.share_difference`).
 
     Raises:
         ValueError: fewer than two prompts.
     """
     shares = by_prompt(table)
     values = (shares[after] - shares[before]).to_numpy()
-    found = bootstrap_difference(values, np.zeros(len(values)))
-    lo, hi = signed_interval(values.clip(0).sum(), (-values).clip(0).sum(), len(values), 0.95)
-    return Difference(found.estimate, min(lo, found.lo), max(hi, found.hi), found.n)
+    return _of_prompts(share_difference(values, np.zeros(len(values))), table)
 
 
-def misjudged(table: pd.DataFrame) -> Difference:
-    """Rate of success by refusal strings less by the truth, the mean over prompts and all defences, with a bootstrap interval."""
+def misjudged(table: pd.DataFrame) -> Estimate:
+    """Rate of success by refusal strings less by the truth, the mean over prompts and all defences, with a bootstrap interval.
+
+    Where all prompts are alike it would be a point, and is that of `difference`.
+    """
     values = (by_prompt(table, "by_refusal") - by_prompt(table)).mean(axis=1).to_numpy()
-    return bootstrap_difference(values, np.zeros(len(values)))
+    found = bootstrap_difference(values, np.zeros(len(values)))
+    if found.lo == found.hi:
+        found = share_difference(values, np.zeros(len(values)))
+    return _of_prompts(found, table)
+
+
+def _of_prompts(found: Estimate, table: pd.DataFrame) -> Estimate:
+    return replace(found, units={"prompts": found.n, "words": int(table["word"].nunique())})
 
 
 def store(path: Path, model: dict, attacks: Sequence[Attack], table: pd.DataFrame, provenance: dict) -> Path:

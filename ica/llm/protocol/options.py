@@ -57,11 +57,6 @@ class Preference:
         by_order = self.scores.log_softmax(-1)
         return by_order.logsumexp(0) - torch.tensor(len(by_order)).log()
 
-    @property
-    def choice(self) -> int:
-        """Index of the most probable option; of two equal ones the first."""
-        return int(self.log_probabilities.argmax())
-
 
 def orders(n: int, kind: str) -> list[tuple[int, ...]]:
     """Orders of `n` options: as "given", the `n` rotations ("cyclic"), or "all" permutations."""

@@ -1,4 +1,4 @@
-"""The dialogue of the paper's released protocol, with greedy decoding: answer, review for biases, answer again.
+"""The released code's dialogue in our words, with greedy decoding: answer, review for biases, answer again.
 
 The steps are those of the released code: the user gives context, question and lettered options; the assistant's turn begins
 "The answer is"; the user asks for a review of the answer for social biases, named by category; the model writes one; the user

@@ -78,7 +78,7 @@ def attack_digest(root: Path) -> str:
     files = [
         imports.module_file(root, one) for one in imports.closure(["import ica.llm.jailbreak.attack"], root)
     ]
-    files.append(root / "ica" / "llm" / "attacks.yml")
+    files.append(root / "ica" / "llm" / "jailbreak" / "attacks.yml")
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
 
 
