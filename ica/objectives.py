@@ -130,7 +130,7 @@ def pl_gradient(
     $$\frac{\partial L}{\partial W} = 2 \sum_{i<N} \Big( \sum_{j \ge i} \beta^i_j y_{\tau(j)} - y_{\tau(i)} \Big) x^\top$$
 
     Raises:
-        ValueError: as `ranking` says. Source: ours, derived in the notebook "In-context alignment".
+        ValueError: as `ranking` says. Source: the paper's Eq. 9 and App. E.3; the notebook "In-context alignment" derives it.
     """
     direction = pl_direction(predict(W, query), responses, rewards, ties)
     return -2 * direction.unsqueeze(-1) * query.unsqueeze(-2)

@@ -1,3 +1,3 @@
-"""Part I. Read `prompts` and `descent` first, then `constructions`; `compare` measures, `limits` and
-`imitation` ask what cannot be done and what is learned, `cost` counts.
+"""Part I. Read `prompts` and `descent` first, then `constructions`; `compare` measures, `limits`, `roles` and
+`imitation` ask what cannot be done and what is learned, `cost` counts, `plots` draws.
 """

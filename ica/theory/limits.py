@@ -5,7 +5,7 @@ r"""What no training can beat: lower bounds on the error of imitating a gradient
   approximation bounds it.
 * One softmax head: four prompts on which no convex average of linear values can be right.
 
-Propositions and proofs are ours; they stand in the notebook "What each part is for".
+Propositions and proofs are ours; they stand in the notebooks "What linear attention cannot do" and "How many heads?".
 """
 
 import numpy as np

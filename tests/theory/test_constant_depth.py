@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ica.theory.constructions.attention_only import attention_only
 from ica.theory.constructions.basics import Assumptions
 from ica.theory.constructions.constant_depth import constant_depth, reward_grid, windowed, windows
 from ica.theory.constructions.layout import Layout, set_units, zero_
@@ -179,6 +180,21 @@ def test_no_single_head_beats_the_bound(seed):
         assert (errors >= eta * sizes - reward_path(model)[0].abs() / 2).all()
 
 
+@settings(max_examples=20, deadline=None)
+@given(N=st.integers(2, 9), d=st.integers(1, 5), share=st.floats(0.2, 1.0), seed=st.integers(0, 10**6))
+def test_attention_alone_takes_one_step(N, d, share, seed):
+    """Without a network, in 2N - 3 layers, whatever the gap that it is told."""
+    gap = share * default_gap(N)
+    data = sample_prompts(4, N, d, gap=gap, generator=seeded(seed))
+    W = torch.randn(d, d, generator=seeded(seed + 1), dtype=torch.float64) / d**0.5
+    model = attention_only(W, N, Assumptions(eta=0.5 / N, gap=0.999 * gap))
+    assert len(model.blocks) == 2 * N - 3 and not any(block.feed_forward for block in model.blocks)
+    path = gradient_descent(W.expand(4, d, d), data, 0.5 / N, 1) @ data.query.unsqueeze(-1)
+    with torch.no_grad():
+        errors = (model(data.tokens()) - path[1].mT).norm(dim=-1)
+    assert errors.max() <= 1e-12
+
+
 def test_costs_count_what_is_there():
     config = TransformerConfig(inputs=4, outputs=2, width=6, layers=3, heads=2, head_width=5, hidden=7)
     model = Transformer(config)
@@ -197,6 +213,7 @@ EYE = torch.eye(2, dtype=torch.float64)
     "named, call",
     [
         ("N must", lambda: constant_depth(EYE, 1, GOOD)),
+        ("N must", lambda: attention_only(EYE, 1, GOOD)),
         ("steps must", lambda: constant_depth(EYE, 4, GOOD, 0)),
         ("W must be finite", lambda: constant_depth(EYE / 0, 4, GOOD)),
         ("low must be a finite", lambda: constant_depth(EYE, 4, GOOD, low=float("nan"))),

@@ -11,7 +11,7 @@ from ica.intervals import median_interval, ratio_interval
 from ica.theory.constructions.basics import Assumptions
 from ica.theory.constructions.bradley_terry import bradley_terry
 from ica.theory.constructions.one_head import reward_path
-from ica.theory.imitation import GradientStep, Schedule, initial, perturbed, train
+from ica.theory.imitation import GradientStep, Schedule, perturbed, train
 from ica.theory.limits import (
     blind_direction,
     linear_attention_bound,
@@ -21,7 +21,7 @@ from ica.theory.limits import (
     polynomial_bound,
 )
 from ica.theory.prompts import Prompts, sample_prompts
-from ica.transformer import TransformerConfig
+from ica.transformer import TransformerConfig, initial
 
 W = torch.tensor([[0.5, -0.4], [0.4, 0.5]], dtype=torch.float64)
 BT = GradientStep(W, N=2, gap=0.2, scale=1.5)

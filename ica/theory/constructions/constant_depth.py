@@ -10,7 +10,7 @@ gradient step,
 
 The price is width: the features number about (4/3) spread/gap. `windowed` trades it back for depth: it cuts
 the grid into windows and visits one window in each block. Constructions and proofs are ours; both stand in
-the notebook "How deep must it be?".
+the notebook "How many blocks?".
 """
 
 from itertools import pairwise

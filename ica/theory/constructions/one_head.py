@@ -3,8 +3,7 @@ r"""One softmax head for Bradley-Terry: exact at the token of the better respons
 At the better token the step is $2\eta\,(y_i - \sum_j \beta_j y_j)$: its own response comes through the
 residual stream, and one head with the model's own preference brings the average. At the worse token the own
 response has the wrong sign, and one head cannot know at which of the two it is. Two layers of one head can:
-see `one_head_twice`. `opposed_pairs` is the family of prompts of the proof in the notebook "How deep must it
-be?".
+see `one_head_twice`. `opposed_pairs` is a family of prompts of the proof in the notebook "How many heads?".
 """
 
 import torch

@@ -1,16 +1,16 @@
-r"""Causal attention and the online Plackett-Luce loss. Definitions, constructions and proofs are ours.
+r"""Causal attention and the online Plackett-Luce loss (App. F.2 of the paper; weights, thresholds and proofs are ours).
 
 Token i sees the first i triplets and is updated with the gradient of their loss $L_i$ (zero for i = 1).
-Every prefix has its own order of elimination, so the token that asks must know who is out of the race, not
-the key. Two ways:
+Every prefix has its own order of elimination, so the token that asks must know which keys are taken, not the
+key. Two ways:
 
 * "thresholds": each token carries a limit; keys with a reward above it are masked by threshold features
   (module `thresholds`). A block finds the best reward below the limit, and the network moves the limit
   just below it. No positions, no start token; width grows as spread / gap. When all keys are masked, the
   mask grows with the reward: heads A and B both look at the lowest one, and what they add cancels.
-* "positions": keys carry a position code, and each token a mark per position, written by head A itself,
-  which adds the code of the key that it selects. A start token, whose score lies between live and masked
-  keys, takes over when a prefix is exhausted, and adds nothing. The network only ends a step; width grows
+* "positions" (after App. F.2.1): keys carry a position code, and each token a mark per position, written by head A
+  itself, which adds the code of the key that it selects. A start token (ours), whose score lies between live and
+  masked keys, takes over when a prefix is exhausted, and adds nothing. The network only ends a step; width grows
   as N.
 
 Both take N-1 blocks of two heads for each step.
@@ -111,7 +111,7 @@ def online(
 
     Args:
         N: number of responses of the longest prefix.
-        marks: how a token knows who is out of its race, "thresholds" or "positions".
+        marks: how a token knows which keys it has taken, "thresholds" or "positions".
         mean: take the gradient of the mean $\frac1i \sum_{n \le i} L_n$ instead, by one more block of uniform
             attention; one step only, as a second would need all prefixes' gradients at each token's
             prediction.

@@ -1,4 +1,4 @@
-r"""Several queries in one prompt, told apart by positional encodings (ours throughout).
+r"""Several queries in one prompt, told apart by positional encodings (ours; App. F.1 of the paper takes inner products).
 
 A prompt holds Q queries $x_q$ with N ranked responses each. There is one linear map W, and the loss is the
 sum of the queries' Plackett-Luce losses. A step of gradient descent moves the prediction of query q by all
