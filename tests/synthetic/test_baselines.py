@@ -6,7 +6,7 @@ import torch
 from ica.objectives import REWARDS
 from ica.synthetic.task.baselines import bayes, descend
 from ica.synthetic.task.data import Critic, sample_batch
-from ica.synthetic.task.metrics import bootstrap, cosine_error, normalised_mse
+from ica.synthetic.task.metrics import cosine_error, normalised_mse
 from ica.synthetic.task.prefixes import prefix_pl_losses
 
 SEEN = torch.tensor([2, 5, 10])
@@ -47,19 +47,3 @@ def test_metrics_at_known_points():
     torch.testing.assert_close(cosine_error(-2 * good, good), torch.tensor([2.0]))
     torch.testing.assert_close(normalised_mse(torch.zeros(1, 2), good), torch.tensor([1.0]))
     torch.testing.assert_close(normalised_mse(2 * good, good), torch.tensor([1.0]))
-
-
-def test_bootstrap_covers_the_mean_as_often_as_it_says():
-    generator, hits = torch.Generator().manual_seed(0), 0
-    for _ in range(200):
-        effects = torch.randn(8, 1, 1, generator=generator) + torch.randn(1, 50, 1, generator=generator)
-        _, lo, hi = bootstrap(effects + torch.randn(8, 50, 1, generator=generator), generator, draws=200)
-        hits += int(lo <= 0 <= hi)
-    assert 0.82 <= hits / 200 <= 0.99  # 8 seeds: the percentile interval is known to fall a little short
-
-
-def test_bad_bootstraps_are_named():
-    with pytest.raises(ValueError, match="errors must be finite"):
-        bootstrap(torch.full((1, 2, 3), torch.nan), torch.Generator())
-    with pytest.raises(ValueError, match="level must lie"):
-        bootstrap(torch.zeros(1, 2, 3), torch.Generator(), level=1.5)

@@ -9,6 +9,7 @@ from scipy import stats
 from ica.synthetic.analysis import controls
 from ica.synthetic.task.config import RunConfig
 from ica.synthetic.task.data import sample_batch
+from ica.synthetic.task.metrics import cosine_error
 from ica.transformer import Transformer
 
 TINY = RunConfig(form="triplet", layers=2, heads=2, width=8, hidden=8, d=3, N=6, steps=1, batch=4, rate=1e-2)
@@ -55,6 +56,18 @@ def test_a_causal_prediction_does_not_see_what_follows_and_an_unmasked_one_does(
             assert torch.allclose(before, after, atol=1e-6) != moves
         cut = controls.predictions(of, batch, n, form, whole=False)
         assert torch.allclose(before, cut, atol=1e-6) != moves
+
+
+def test_effects_of_the_tail_are_those_of_its_parts():
+    batch, n = prompts(), 3
+    for mask in ("causal", "full"):
+        of = models(mask=mask)
+        found = controls.tail_effects(of, batch, n, TINY.form, torch.Generator().manual_seed(1))
+        moved = [found["later triplets of another prompt"], found["later triplets redrawn"]]
+        assert all(values.shape == (2, 5) and (values > 1e-6).any() == (mask == "full") for values in moved)
+        assert torch.allclose(found["whole prompt"], found["cut after n"], atol=1e-6) == (mask == "causal")
+        again = cosine_error(controls.predictions(of, batch, n, TINY.form), batch.good)
+        assert torch.equal(found["whole prompt"], again)
 
 
 def test_prompts_are_cut_and_lengths_checked():
@@ -115,23 +128,3 @@ def test_pairs_of_single_runs_are_counted():
     assert found["mean size"] == pytest.approx((0.5 + 2 + 0.5 + 1 + 2.5 + 1) / 6)
     same = controls.single_runs(a, a)
     assert same["mean size"] == 2 and same["largest"] == 3 and same["first higher"] != same["first higher"]
-
-
-@pytest.mark.parametrize(
-    ("released", "controlled", "neutral", "expected"),
-    [
-        ((0.1, 0.2), (0.3, 0.4), 0.0, "yes"),
-        ((-0.1, 0.2), (-0.3, 0.4), 0.0, "open in both"),
-        ((0.5, 0.9), (0.6, 0.8), 1.0, "reversed in both"),
-        ((1.1, 2.0), (0.9, 1.1), 1.0, "changes: holds as released, open controlled"),
-    ],
-)
-def test_what_survives_follows_from_the_intervals(released, controlled, neutral, expected):
-    parts = {
-        "released": {"value": 0.0, "interval": released},
-        "controlled": {"value": 0.0, "interval": controlled},
-    }
-    row = {"panel": "(x)", "conclusion": "c", "confound": "d", "measure": "error", "neutral": neutral}
-    table = controls.survival([row | parts])
-    assert table["survives"].tolist() == [expected]
-    assert list(table) == ["panel", "conclusion", "confound", "measure", "released", "controlled", "survives"]

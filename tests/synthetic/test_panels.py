@@ -6,6 +6,8 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
+from ica.record import figures
+from ica.record.styles import style_of
 from ica.synthetic.analysis import panels
 from ica.synthetic.task.config import RunConfig
 from ica.synthetic.task.prefixes import prefix_pl_losses
@@ -33,6 +35,19 @@ def test_curves_hold_the_means_of_the_results(runs):
         torch.testing.assert_close(torch.tensor(group["error"].to_numpy()), expected)
         assert ((group["lo"] <= group["error"]) & (group["error"] <= group["hi"])).all()
     assert panels.curves(runs).equals(frame)
+
+
+def test_measurements_count_seeds_and_prompts_apart(runs):
+    one = runs["one"].at(15)
+    row = panels.minimiser(runs["one"])[..., -1]
+    gap, wider = panels.difference(one, row), panels.against_run(one, 0.3)
+    assert gap["n"] == wider["n"] == {"seeds": 2, "prompts": 256}
+    assert panels.estimate(row)["n"] == {"prompts": 256}
+    assert panels.difference(one[:1], row, seeds=1)["n"] == {"seeds": 1, "prompts": 256}
+    assert panels.loss_ratio(*runs.values())["n"] == {"seeds": 2}
+    lo, hi = panels.difference(one, torch.full((1, 1), 0.3))["interval"]
+    assert wider["interval"][0] < lo < hi < wider["interval"][1]
+    assert panels.against_run(row, 0.3, one)["n"] == {"prompts": 256}
 
 
 def test_the_least_loss_is_below_every_other(runs):
@@ -66,22 +81,52 @@ def test_a_summary_compares_with_the_base(runs):
     assert table.loc["other", "over base"] == pytest.approx((excess[1] - excess[0]).exp().item())
 
 
-def test_a_figure_has_a_row_for_live_and_one_for_stored(runs):
-    for kept, rows in (({}, 1), ({"one": replace(runs["one"], scale="cores")}, 2)):
+def test_a_figure_has_a_column_for_small_and_one_for_precomputed(runs):
+    for kept, columns in (({}, 1), ({"one": replace(runs["one"], scale="cores")}, 2)):
         fig, data = panels.figure(runs, kept)
-        assert len(fig.axes) == 3 * rows
+        assert len(fig.axes) == 3 * columns
         assert set(data["part"]) == {"after training", "along training"}
         assert set(panels.meanings(data)) <= set(data.columns)
         plt.close(fig)
 
 
-def test_stored_runs_are_of_one_scale(runs, monkeypatch):
-    at = {"a": replace(runs["one"], scale="cores"), "b": replace(runs["one"], scale="paper"), "c": None}
+def test_a_label_keeps_its_style_where_all_are_known(runs):
+    for labels, colours in (
+        (("no FFN", "with FFN"), [style_of("no FFN")["color"], style_of("with FFN")["color"]]),
+        (("no FFN", "other"), [*figures.PALETTE[:2]]),
+    ):
+        fig, ax = plt.subplots()
+        panels.draw_paths(ax, panels.paths(dict(zip(labels, runs.values(), strict=True))), "error")
+        drawn = dict(zip(*ax.get_legend_handles_labels()[::-1], strict=True))
+        assert [drawn[label].get_color() for label in labels] == colours
+        plt.close(fig)
+
+
+def test_a_page_shows_all_columns_in_tables_that_fit(runs):
+    summary, traces = panels.summary(runs, "one"), panels.traces(runs)
+    assert {*panels.ERRORS, *panels.LOSSES, "scale"} == set(summary) and {
+        *panels.TRAINED,
+        *panels.ORIGIN,
+    } == set(traces)
+
+
+def test_stored_runs_are_of_one_scale_and_more_than_one(runs, monkeypatch):
+    scales = {"a": "cores", "b": "paper", "d": "cores"}
+    at = {"c": None} | {name: replace(runs["one"], scale=scale) for name, scale in scales.items()}
     monkeypatch.setattr(panels, "stored", at.get)
-    labels = {"A": "a", "B": "b", "C": "c"}
-    assert list(panels.stored_runs(labels, "A")) == ["A"] and panels.stored_runs(labels, "C") == {}
-    assert "no stored runs" in panels.about_stored({}) and "2 seeds each" in panels.about_stored(
-        {"A": at["a"]}
+    labels = {name.upper(): name for name in at}
+    assert list(panels.stored_runs(labels, "A")) == ["A", "D"]
+    assert panels.stored_runs(labels, "B") == panels.stored_runs(labels, "C") == {}
+
+
+def test_a_caption_says_what_the_runs_are(runs):
+    wider = replace(runs["one"], config=replace(TINY, layers=3), seeds=(0,))
+    assert panels.about({}) == "none of this panel is there"
+    assert panels.about(runs).startswith("1 block, width 8, 4 training steps") and "2 seeds" in panels.about(
+        runs
+    )
+    assert panels.about({"a": wider} | runs).startswith("1 to 3 blocks") and "1 seed, shown" in panels.about(
+        {"a": wider}
     )
 
 

@@ -61,23 +61,23 @@ def test_the_minimiser_off_the_line_has_no_lower_neighbour():
 def test_rules_are_what_their_names_say():
     batch, named = prompts(), rules.hypotheses()
     every, best = torch.arange(6), batch.quality.argmax(1)
-    torch.testing.assert_close(named["best response"](batch), batch.responses[every, best])
+    torch.testing.assert_close(named["best-of-n"](batch), batch.responses[every, best])
     torch.testing.assert_close(named["Bayes"](batch), batch.good)
     along = rules.unit(batch.good - batch.bad, dim=-1)
     for name in (
         "best less worst",
         "constructed step",
-        "step at flat scores",
+        "step at equal logits",
         "rank covariance",
         "covariance",
     ):
         torch.testing.assert_close(direction(named[name], batch), along)
 
 
-def test_flat_scores_are_the_limit_of_a_small_scale():
+def test_equal_logits_are_the_limit_of_a_small_scale():
     batch = off_the_line(prompts())
     small = pl_direction(torch.zeros_like(batch.good), batch.responses * 1e-5, batch.rewards) / 1e-5
-    torch.testing.assert_close(rules.hypotheses()["step at flat scores"](batch), small, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(rules.hypotheses()["step at equal logits"](batch), small, atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -164,3 +164,14 @@ def test_bad_input_is_named():
         rules.model_predictor(initial(TINY.transformer(), 0), "interleaved")
     with pytest.raises(ValueError, match="size must be a finite number above 0"):
         rules.descent(prompts(), 1, size=0.0)
+
+
+def test_interventions_change_the_order_only_where_rewards_are_exchanged():
+    batch = prompts(4)
+    best = batch.responses[torch.arange(4), batch.rewards.argmax(1)]
+    changes = rules.interventions(batch, torch.Generator().manual_seed(0))
+    for name, other in changes.items():
+        now = other.responses[torch.arange(4), other.rewards.argmax(1)]
+        assert torch.equal(now, best) == (name != "exchanged")
+        assert torch.equal(other.shown.squeeze(-1), other.rewards)
+    assert not (changes["prompt reordered"].responses == batch.responses).all(-1).any()

@@ -71,7 +71,7 @@ def test_a_result_can_be_traced(made):
     assert RunConfig.from_dict(content["config"]) == TINY and content["seeds"] == [0, 3]
     assert {"commit", "code", "versions", "hardware", "device", "seconds_per_update"} <= set(source)
     (row,) = panels.traces({"curve": made}).to_dict("records")
-    assert row["result"] == content["id"] and row["seeds"] == "0, 3" and row["updates"] == 30
+    assert row["result"] == content["id"] and row["seeds"] == "0, 3" and row["steps"] == 30
     assert set(panels.curves({"curve": made}, last=6)["run"]) == {content["id"]}
 
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Float
 from scipy import optimize, stats
@@ -90,6 +89,28 @@ def redrawn_tail(batch: SyntheticBatch, n: int, generator: torch.Generator) -> S
     return replace(batch, responses=responses, quality=quality, rewards=rewards, shown=shown)
 
 
+def tail_effects(
+    models: Sequence[Transformer], batch: SyntheticBatch, n: int, form: str, generator: torch.Generator
+) -> dict[str, Float[Tensor, "seeds batch"]]:
+    """What predictions after n triplets make of the later ones: 1 - cos, by what is done to those.
+
+    The first two are between the prediction before and after the later triplets are exchanged for those of another
+    prompt, or redrawn with the same ends; the others to the target, with the whole prompt and with it cut after n.
+    """
+    whole = predictions(models, batch, n, form)
+
+    def moved(changed: SyntheticBatch) -> Float[Tensor, "seeds batch"]:
+        after = predictions(models, changed, n, form)
+        return cosine_error(whole.double(), after.double()).clamp(min=0)
+
+    return {
+        "later triplets of another prompt": moved(other_tail(batch, n)),
+        "later triplets redrawn": moved(redrawn_tail(batch, n, generator)),
+        "whole prompt": cosine_error(whole, batch.good),
+        "cut after n": cosine_error(predictions(models, batch, n, form, whole=False), batch.good),
+    }
+
+
 def own_errors(run: Result, n: int, first: int, count: int = OWN_PROMPTS) -> Float[Tensor, " seeds"]:
     """Mean of 1 - cos after n triplets, each seed's model on `count` prompts of its own.
 
@@ -164,34 +185,3 @@ def single_runs(first: Float[Tensor, " runs"], second: Float[Tensor, " others"])
         }
     share = (gaps > 0).double().mean().item()
     return {"mean size": gaps.abs().mean().item(), "largest": gaps.abs().max().item(), "first higher": share}
-
-
-def verdict(part: dict, neutral: float = 0.0) -> str:
-    """Does a quantity lie above its neutral value? "holds", "reversed", or "open" where its interval contains it."""
-    lo, hi = part["interval"]
-    return "holds" if lo > neutral else "reversed" if hi < neutral else "open"
-
-
-def survives(released: str, controlled: str) -> str:
-    """What becomes of a conclusion when the confound is taken out, from the two verdicts, in words."""
-    if released == controlled:
-        return {"holds": "yes", "reversed": "reversed in both", "open": "open in both"}[released]
-    return f"changes: {released} as released, {controlled} controlled"
-
-
-def survival(rows: list[dict]) -> pd.DataFrame:
-    """Table of conclusions, from dicts with panel, conclusion, confound, neutral, released and controlled.
-
-    `released` and `controlled` are measurements, {"value": ..., "interval": (lo, hi)}.
-    """
-    table = []
-    for row in rows:
-        cells = {name: row[name] for name in ("panel", "conclusion", "confound", "measure")}
-        words = {}
-        for kind in ("released", "controlled"):
-            part = row[kind]
-            lo, hi = part["interval"]
-            words[kind] = verdict(part, row["neutral"])
-            cells[kind] = f"{part['value']:.3f} [{lo:.3f}, {hi:.3f}] {words[kind]}"
-        table.append(cells | {"survives": survives(words["released"], words["controlled"])})
-    return pd.DataFrame(table)

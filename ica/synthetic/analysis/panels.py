@@ -1,11 +1,11 @@
 """What the notebooks of the panels share: curves with bands, training paths, differences, and where each curve comes from.
 
-A panel compares runs, label -> `Result`. Bands are 95 % bootstrap intervals over seeds and prompts; differences between two
-runs are paired over the evaluation prompts, with `ica.intervals.paired_interval`.
+A panel compares runs, label -> `Result`. Bands and intervals are 95 % intervals over seeds and prompts,
+`ica.intervals.mean_interval`; differences between two runs are taken on the same evaluation prompts first.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -15,38 +15,41 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ica.intervals import paired_interval, paired_ratio
+from ica.intervals import against_one_run, mean_interval, paired_ratio
 from ica.objectives import REWARDS
-from ica.record import figures
+from ica.record import figures, styles
+from ica.record.record import Record
 from ica.synthetic.task import baselines, floor
 from ica.synthetic.task.config import RunConfig
-from ica.synthetic.task.metrics import bootstrap, cosine_error
+from ica.synthetic.task.metrics import cosine_error
 from ica.synthetic.task.prefixes import prefix_pl_losses
 from ica.synthetic.task.tokens import lengths
 from ica.synthetic.training.results import LOOK_PROMPTS, Result, evaluation_prompts, stored
 
-READ_AT = 15  # triplets seen where panels are compared, the end of the paper's axis
-RESAMPLING_SEED = 11
+READ_AT = 15  # triplets seen where panels are compared, the end of the released axis
 COLUMNS = {
     "label": "the curve, as in the legend",
-    "scale": "scale of the run: ci (live), cores or paper (stored), or released",
+    "scale": "scale of the run in runs.yml: ci (small), cores or paper (precomputed), or that of the authors",
     "part": "after training, or along training",
     "n": "triplets seen",
     "error": f"1 - cos(prediction, y*), mean over prompts (and seeds); along training at n = {READ_AT}",
-    "lo": "lower end of the 95 % bootstrap interval",
-    "hi": "upper end of the 95 % bootstrap interval",
+    "lo": "lower end of the 95 % interval over seeds and prompts (one seed: over prompts)",
+    "hi": "upper end of the 95 % interval over seeds and prompts (one seed: over prompts)",
     "seeds": "number of seeds",
     "prompts": "number of evaluation prompts",
     "run": "id of the run, the hash of its configuration and seeds",
     "seed": "seed of the run",
-    "update": "Adam updates done",
-    "loss": "held-out Plackett-Luce loss, nats, mean over prefixes and prompts",
+    "update": "training steps done",
+    "loss": "held-out Plackett-Luce loss, nats, mean over n and prompts",
     "excess": "that loss less the least there can be",
 }
 
-SUMMARY_FORMATS = {name: ".3f" for name in ("1 - cos", "loss above least", "lowest on the way")}
-SUMMARY_FORMATS |= {name: "+.3f" for name in ("less base", "lo", "hi")}
-SUMMARY_FORMATS |= {name: ".2f" for name in ("over base", "ratio lo", "ratio hi")}
+# The tables of a page: `summary` and `traces` by what they are about, as all their columns do not fit beside one another.
+ERRORS = {"run": "", "1 - cos": ".3f", "less base": "+.3f", "lo": "+.3f", "hi": "+.3f"}
+ERRORS |= {"lowest on the way": ".3f", "at step": ""}
+LOSSES = {"run": "", "loss above least": ".3f", "over base": ".2f", "ratio lo": ".2f", "ratio hi": ".2f"}
+TRAINED = ("run", "blocks", "heads", "width", "tokens", "steps", "batch", "learning rate", "seeds")
+ORIGIN = ("run", "scale", "result", "commit", "machine", "s per step")
 
 
 def meanings(data: pd.DataFrame) -> dict[str, str]:
@@ -55,10 +58,9 @@ def meanings(data: pd.DataFrame) -> dict[str, str]:
 
 
 def band(errors: Float[Tensor, "seeds prompts points"]) -> pd.DataFrame:
-    """Mean and bootstrap interval at each point, as columns error, lo, hi; the same errors give the same interval."""
-    generator = torch.Generator().manual_seed(RESAMPLING_SEED)
-    mean, lo, hi = (values.numpy() for values in bootstrap(errors.double(), generator))
-    return pd.DataFrame({"error": mean, "lo": lo, "hi": hi})
+    """Mean and interval over seeds and prompts at each point, as columns error, lo, hi."""
+    error, lo, hi = (found.numpy() for found in mean_interval(errors))
+    return pd.DataFrame({"error": error, "lo": lo, "hi": hi})
 
 
 def curves(runs: Mapping[str, Result], last: int = READ_AT) -> pd.DataFrame:
@@ -73,7 +75,7 @@ def curves(runs: Mapping[str, Result], last: int = READ_AT) -> pd.DataFrame:
 
 
 def paths(runs: Mapping[str, Result], n: int = READ_AT) -> pd.DataFrame:
-    """Error at n and held-out loss of each seed at each look of training: one row per label, seed and update."""
+    """Error at n and held-out loss of each seed at each look of training: one row per label, seed and look."""
     rows = []
     for label, run in runs.items():
         for look in run.looks:
@@ -106,25 +108,67 @@ def traces(runs: Mapping[str, Result]) -> pd.DataFrame:
                 "scale": run.scale,
                 "result": identity(run),
                 "tokens": config.form,
-                "layers": config.layers,
+                "blocks": config.layers,
                 "heads": config.heads,
                 "width": config.width,
-                "updates": config.steps,
+                "steps": config.steps,
                 "batch": config.batch,
-                "rate": config.rate,
+                "learning rate": config.rate,
                 "seeds": ", ".join(map(str, run.seeds)),
                 "commit": (source["commit"] or "none")[:7] + ("+" if source["dirty"] else ""),
                 "machine": machine,
-                "s per update": source["seconds_per_update"],
+                "s per step": source["seconds_per_update"],
             }
         )
     return pd.DataFrame(rows)
 
 
-def difference(first: Float[Tensor, "seeds prompts"], second: Float[Tensor, "#seeds prompts"]) -> dict:
-    """Mean of first less second with its paired interval, as a claim takes it: {"value", "interval", "n"}."""
-    mean, lo, hi = paired_interval((first - second).double())
-    return {"value": mean, "interval": (lo, hi), "n": first.numel()}
+def estimate(values: Float[Tensor, "seeds prompts"], seeds: int | None = None) -> dict:
+    """Mean with its interval over seeds and prompts, as a claim takes it: {"value", "interval", "n"}.
+
+    Args:
+        seeds: seeds to count in n; by default the rows if there are several, none for one row, which is over
+            prompts only. A single run says 1.
+    """
+    return _measured(mean_interval(values), values, seeds)
+
+
+def difference(
+    first: Float[Tensor, "#seeds prompts"],
+    second: Float[Tensor, "#seeds #prompts"],
+    seeds: int | None = None,
+) -> dict:
+    """Mean of first less second on the same prompts, as `estimate` gives it."""
+    return estimate(first.double() - second.double(), seeds)
+
+
+def compared(first: Result, second: Result, n: int = READ_AT) -> dict:
+    """1 - cos after n triplets of the first run less that of the second, as `estimate` gives it, seeds counted."""
+    return difference(first.at(n), second.at(n), len(first.seeds))
+
+
+def against_run(
+    values: Float[Tensor, "seeds prompts"],
+    number: float,
+    like: Float[Tensor, "runs others"] | None = None,
+    seeds: int | None = None,
+) -> dict:
+    """Mean less what one released run gave on 256 prompts of its own, as `estimate` gives it.
+
+    The number counts as uncertain as a run of `like` (by default `values`) would be: `against_one_run`.
+    """
+    return _measured(against_one_run(values, number, like), values, seeds)
+
+
+def _measured(found: tuple, values: Float[Tensor, "rows prompts"], seeds: int | None) -> dict:
+    value, lo, hi = (entry.item() for entry in found)
+    rows, prompts = values.shape
+    seeds = seeds or (rows if rows > 1 else None)
+    return {
+        "value": value,
+        "interval": (lo, hi),
+        "n": ({"seeds": seeds} if seeds else {}) | {"prompts": prompts},
+    }
 
 
 def loss_ratio(first: Result, second: Result) -> dict:
@@ -134,7 +178,7 @@ def loss_ratio(first: Result, second: Result) -> dict:
     """
     excess = [(run.looks[-1].loss.double() - least_loss(run)).tolist() for run in (first, second)]
     mean, lo, hi = paired_ratio(*excess)
-    return {"value": mean, "interval": (lo, hi), "n": len(first.seeds)}
+    return {"value": mean, "interval": (lo, hi), "n": {"seeds": len(first.seeds)}}
 
 
 def minimiser(run: Result) -> Float[Tensor, "1 prompts prefixes"]:
@@ -150,36 +194,35 @@ def best_response(run: Result) -> Float[Tensor, "1 prompts prefixes"]:
     return cosine_error(baselines.best_response(batch, run.seen), batch.good.unsqueeze(1)).unsqueeze(0)
 
 
-def _styles(frame: pd.DataFrame, order: Sequence[str] | None) -> list[tuple[str, pd.DataFrame, int]]:
-    """Each label's rows and the number of its style: its place in `order`, else in the frame."""
-    labels = list(order or dict.fromkeys(frame["label"]))
-    return [(label, group, labels.index(label)) for label, group in frame.groupby("label", sort=False)]
+def _styles(frame: pd.DataFrame) -> dict[str, dict]:
+    """Keywords of `ax.plot` by label: those of `ica.record.styles` if it knows all labels, else the palette in order."""
+    labels = list(dict.fromkeys(frame["label"]))
+    if all(label in styles.STYLES or label in styles.ALIASES for label in labels):
+        return {label: styles.style_of(label) for label in labels}
+    kinds = zip(figures.PALETTE, figures.LINES, figures.MARKERS, strict=True)
+    return {
+        label: dict(zip(("color", "linestyle", "marker"), kind, strict=True))
+        for label, kind in zip(labels, kinds, strict=False)
+    }
 
 
-def draw_curves(ax: Axes, frame: pd.DataFrame, x: str = "n", order: Sequence[str] | None = None) -> None:
-    """One line with its band for each label of `curves`; the same label has the same style for the same `order`."""
-    for label, group, k in _styles(frame, order):
-        style = {"color": figures.PALETTE[k], "linestyle": figures.LINES[k], "marker": figures.MARKERS[k]}
+def draw_curves(ax: Axes, frame: pd.DataFrame, x: str = "n") -> None:
+    """One line with its band for each label of `curves`."""
+    for label, style in _styles(frame).items():
+        group = frame[frame["label"] == label]
         ax.plot(group[x], group["error"], label=label, **style)
-        figures.band(ax, group[x], group["lo"], group["hi"], colour=figures.PALETTE[k])
+        figures.band(ax, group[x], group["lo"], group["hi"], colour=style["color"])
 
 
-def draw_paths(ax: Axes, frame: pd.DataFrame, column: str, order: Sequence[str] | None = None) -> None:
-    """Each label's mean over seeds against the update, with every seed as a thin line; styles as in `draw_curves`."""
-    for label, group, k in _styles(frame, order):
+def draw_paths(ax: Axes, frame: pd.DataFrame, column: str) -> None:
+    """Each label's mean over seeds against the training step, with every seed as a thin line."""
+    for label, style in _styles(frame).items():
+        group, colour = frame[frame["label"] == label], style["color"]
+        thin = {"color": colour, "linestyle": "-", "marker": "", "linewidth": 0.6, "alpha": 0.5}
         for _, one in group.groupby("seed"):
-            thin = {
-                "color": figures.PALETTE[k],
-                "linestyle": "-",
-                "marker": "",
-                "linewidth": 0.6,
-                "alpha": 0.5,
-            }
             ax.plot(one["update"], one[column], **thin)
         mean = group.groupby("update")[column].mean()
-        ax.plot(
-            mean.index, mean, label=label, color=figures.PALETTE[k], linestyle=figures.LINES[k], marker=""
-        )
+        ax.plot(mean.index, mean, label=label, **(style | {"marker": ""}))
 
 
 def least_loss(run: Result) -> float:
@@ -197,7 +240,7 @@ def _least_loss(config: RunConfig) -> float:
 def summary(runs: Mapping[str, Result], base: str) -> pd.DataFrame:
     """One row per label, after training: error at n = 15, and less that of `base`; loss above least, and over that of `base`.
 
-    Also the lowest error on the way (of the mean over seeds, at the looks) and its update.
+    Also the lowest error on the way (of the mean over seeds, at the looks) and its training step.
     """
     rows, reference = [], runs[base]
     for label, run in runs.items():
@@ -214,59 +257,94 @@ def summary(runs: Mapping[str, Result], base: str) -> pd.DataFrame:
             "ratio lo": ratio["interval"][0],
             "ratio hi": ratio["interval"][1],
         }
-        row |= {"lowest on the way": way.min().item(), "at update": run.looks[int(way.argmin())].step}
+        row |= {"lowest on the way": way.min().item(), "at step": run.looks[int(way.argmin())].step}
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def figure(live: Mapping[str, Result], kept: Mapping[str, Result]) -> tuple[Figure, pd.DataFrame]:
-    """The figure of a panel and its data: a row for the live runs, a second for the stored ones where there are any.
+def figure(small: Mapping[str, Result], kept: Mapping[str, Result]) -> tuple[Figure, pd.DataFrame]:
+    """The figure of a panel and its data: a column for the small runs, a second for the precomputed ones if there are any.
 
-    The stored runs carry labels of live ones, and so their styles. Left: error against n after training, with bands.
-    Middle: error at n = 15 along training. Right: held-out loss above its least value along training. Dashed: the exact
-    minimiser on the same prompts, where the objective ends.
+    Above: error against n after training, with bands. Middle: error at n = 15 along training. Below: held-out loss
+    above its least value along training. The exact minimiser on the same prompts is where the objective ends.
     """
-    rows = [runs for runs in (live, kept) if runs]
-    fig, axes = plt.subplots(len(rows), 3, figsize=(7.2, 0.5 + 2.7 * len(rows)), squeeze=False)
-    tables = []
-    for row, runs in zip(axes, rows, strict=True):
+    columns = [runs for runs in (small, kept) if runs]
+    size = (5.8 if kept else 4.2, 7.0)
+    fig, axes = plt.subplots(3, len(columns), figsize=size, sharey="row", squeeze=False)
+    tables, least = [], styles.style_of("exact minimiser") | {"marker": ""}
+    for k, (column, runs) in enumerate(zip(axes.T, columns, strict=True)):
         first = next(iter(runs.values()))
         curve, path = curves(runs), paths(runs)
         path["excess"] = path["loss"] - least_loss(first)
-        end = band(minimiser(first)[..., first.seen <= READ_AT]).assign(label="minimiser")
-        end = end.assign(scale=first.scale, n=first.seen[first.seen <= READ_AT].tolist())
-        draw_curves(row[0], curve, order=list(live))
-        row[0].plot(end["n"], end["error"], color=figures.MUTED, linestyle="--", marker="")
-        draw_paths(row[1], path, "error", list(live))
-        row[1].axhline(end["error"].iloc[-1], color=figures.MUTED, linestyle="--", marker="")
-        draw_paths(row[2], path, "excess", list(live))
-        where = "live" if first.scale == "ci" else "stored"
-        row[0].set(xlabel="triplets seen, n", ylabel=f"{where}: 1 − cos(prediction, y*)", ylim=(0, None))
-        row[1].set(xlabel="update", ylabel=f"1 − cos at n = {READ_AT}", ylim=(0, 1.15))
-        row[2].set(xlabel="update", ylabel="loss above least (nats)", yscale="log")
+        seen = first.seen[first.seen <= READ_AT]
+        end = band(minimiser(first)[..., : len(seen)]).assign(label="exact minimiser", scale=first.scale)
+        end = end.assign(n=seen.tolist())
+        draw_curves(column[0], curve)
+        column[0].plot(end["n"], end["error"], label="exact minimiser", **least)
+        draw_paths(column[1], path, "error")
+        column[1].axhline(end["error"].iloc[-1], **least)
+        draw_paths(column[2], path, "excess")
+        here = "small (this build)" if first.scale == "ci" else "this build"
+        title = "precomputed" if k else here
+        column[0].set(xlabel="triplets seen, n", xticks=(2, 5, 10, 15), title=title)
+        column[1].set(xlabel="training step")
+        column[2].set(xlabel="training step", yscale="log")
         tables += [pd.concat([curve, end]).assign(part="after training"), path.assign(part="along training")]
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4))
+    axes[0, 0].set(ylabel="1 − cos(prediction, y*)", ylim=(0, None))
+    axes[1, 0].set(ylabel=f"1 − cos at n = {READ_AT}", ylim=(0, None))
+    axes[2, 0].set(ylabel="loss above least (nats)")
+    names = axes[0, 0].get_legend_handles_labels()
+    fig.legend(*names, loc="outside upper center", ncols=3 if kept else 2, handlelength=3)
     return fig, pd.concat(tables, ignore_index=True)
 
 
-def about_stored(runs: Mapping[str, Result]) -> str:
-    """What the stored runs of a figure are, in words for its caption."""
+def record_runs(record: Record, id: str, runs: Mapping[str, Result]) -> None:
+    """Record where curves come from: what was trained as table `<id>-runs`, when and where as `<id>-origins`."""
+    table = traces(runs)
+    record.table(f"{id}-runs", table[[*TRAINED]], "What was trained")
+    record.table(f"{id}-origins", table[[*ORIGIN]], "Where the results come from")
+
+
+def record_summary(record: Record, runs: Mapping[str, Result], kept: Mapping[str, Result], base: str) -> None:
+    """Record what a panel's page shows beside its figure: tables of errors, losses and runs, and numbers for its prose."""
+    id, table, first = record.notebook.replace("_", "-"), summary(runs, base), runs[base]
+    for name, columns in {"errors": ERRORS, "losses": LOSSES}.items():
+        formats = {column: spec for column, spec in columns.items() if spec}
+        record.table(f"{id}-{name}", table[[*columns]], f"After training: {name}", formats=formats)
+    record_runs(record, id, {**runs, **{f"{label}, precomputed": run for label, run in kept.items()}})
+    for row in table.to_dict("records"):
+        for name, column in {
+            "error": "1 - cos",
+            "loss": "loss above least",
+            "lowest": "lowest on the way",
+        }.items():
+            record.number(f"{row['run'].replace(' ', '_')}_{name}", row[column])
+    record.number("floor15", minimiser(first)[..., first.column(READ_AT)].mean().item())
+    record.number("small_text", about(runs))
+    record.number("stored_text", about(kept))
+
+
+def about(runs: Mapping[str, Result]) -> str:
+    """Depth, width, seeds and training of the runs of a figure, in words for its caption."""
     if not runs:
-        return "no stored runs of this panel are there"
-    first = next(iter(runs.values()))
-    config = first.config
+        return "none of this panel is there"
+    runs = list(runs.values())
+    config, seeds = runs[0].config, len(runs[0].seeds)
+
+    def span(values: Iterable[int]) -> str:
+        return " to ".join(dict.fromkeys(str(end(list(values))) for end in (min, max)))
+
+    blocks = span([run.config.layers for run in runs])
+    width = span([run.config.width for run in runs])
     return (
-        f"{config.form} tokens, batch {config.batch}, rate {config.rate:g}, {config.steps} updates, "
-        f"{len(first.seeds)} seed{'s' * (len(first.seeds) > 1)} each"
-        + ("; with one seed the bands speak of prompts only" if len(first.seeds) == 1 else "")
+        f"{blocks} block{'s' * (blocks != '1')}, width {width}, {config.steps} training steps on batches of "
+        f"{config.batch} at learning rate {config.rate:g}, {seeds} seed{'s' * (seeds > 1)}"
+        + (", shown, not judged, with bands over prompts only" if seeds == 1 else "")
     )
 
 
 def stored_runs(labels: Mapping[str, str], base: str) -> dict[str, Result]:
-    """The stored runs there are, label -> run name, all at the scale of the one called `base`; {} without that one."""
-    found = {label: stored(name) for label, name in labels.items()}
-    reference = found.get(base)
-    if reference is None:
-        return {}
-    return {label: run for label, run in found.items() if run is not None and run.scale == reference.scale}
+    """Precomputed runs to compare, label -> run name, all at the scale of the one called `base`; {} if it has none beside."""
+    found = {label: run for label, name in labels.items() if (run := stored(name)) is not None}
+    kept = {label: run for label, run in found.items() if base in found and run.scale == found[base].scale}
+    return kept if len(kept) > 1 else {}

@@ -63,3 +63,14 @@ def explained(
     wanted = targets.double()
     spread = (wanted - wanted.mean(-2, keepdim=True)).square().sum(-1).mean(-1, keepdim=True)
     return 1 - (wanted - found).square().sum(-1) / spread
+
+
+def probed(
+    own: Float[Tensor, "layers batch width"],
+    test: Float[Tensor, "layers others width"],
+    wanted: Float[Tensor, "targets batch d"],
+) -> Float[Tensor, "layers targets others d"]:
+    """What probes of each layer, fitted on `own` to each of the targets, read on other prompts."""
+    flat = wanted.transpose(0, 1).flatten(1)
+    found = torch.stack([fit(a, flat)(b) for a, b in zip(own, test, strict=True)])
+    return found.unflatten(-1, wanted.shape[::2]).transpose(1, 2)

@@ -1,8 +1,8 @@
 r"""What could have given a prediction: named rules from a prompt to a direction, their derivatives, and how they weigh the responses.
 
 On this data all responses lie on a line, so that many rules give one direction. Their derivatives tell them apart: moved off
-the plane of $y^*$ and $e$ by $p$, response i turns the unit prediction of a rotation-equivariant rule by $w_i p$, and
-$\hat y / \lVert \hat y \rVert = \sum_i w_i y_i$ (proof: notebook "Does the trained transformer do what the theorem says?"). The $w_i$ are called the weights.
+the plane of $y^*$ and $e$ by $\xi$, response i turns the unit prediction of a rotation-equivariant rule by $w_i \xi$, and
+$\hat y / \lVert \hat y \rVert = \sum_i w_i y_i$ (proof: notebook "mechanism"). The $w_i$ are called the weights.
 """
 
 from collections.abc import Callable, Sequence
@@ -147,21 +147,21 @@ def hypotheses() -> dict[str, Predictor]:
     """Named rules from a prompt (its first n triplets, float64) to a direction.
 
     "constructed step" is what the theorem's constructed transformer adds from the prediction 0 (squared-distance reward);
-    "step at flat scores" the same where all scores are equal, the limit of a reward of small scale; "covariance" that of
+    "step at equal logits" the same where all logits are equal, the limit of a reward of small scale; "covariance" that of
     rewards and responses, "rank covariance" that of ranks and responses.
     """
     return {
-        "minimiser": minimiser,
-        "ten steps of descent": lambda batch: descent(batch, 10)[-1],
+        "exact minimiser": minimiser,
+        "ten GD steps": lambda batch: descent(batch, 10)[-1],
         "constructed step": _step,
-        "step at flat scores": _flat,
+        "step at equal logits": _flat,
         "rank covariance": _rank_covariance,
         "covariance": _covariance,
         "best less worst": lambda batch: (
             _at(batch, batch.rewards.argmax(1)) - _at(batch, batch.rewards.argmin(1))
         ),
         "Bayes": lambda batch: bayes(batch, torch.tensor([batch.rewards.shape[1]]))[:, 0],
-        "best response": lambda batch: _at(batch, batch.rewards.argmax(1)),
+        "best-of-n": lambda batch: _at(batch, batch.rewards.argmax(1)),
         "reward-weighted mean": lambda batch: (batch.rewards.unsqueeze(-1) * batch.responses).sum(1),
         "mean response": lambda batch: batch.responses.mean(1),
     }
@@ -182,6 +182,30 @@ def by_rank(batch: SyntheticBatch, values: Float[Tensor, "batch n"]) -> Syntheti
     places = batch.rewards.argsort(1).argsort(1)
     rewards = checks.shape("values", values, tuple(batch.rewards.shape)).sort(1).values.gather(1, places)
     return replace(batch, rewards=rewards, shown=rewards.unsqueeze(-1))
+
+
+def interventions(batch: SyntheticBatch, generator: torch.Generator) -> dict[str, SyntheticBatch]:
+    """The prompts with rewards squared; redrawn in the same order; their triplets reordered; rewards exchanged.
+
+    Only the last changes which response is better. Permutations are one for all prompts and leave nothing in its place.
+    """
+    n = batch.rewards.shape[1]
+    fresh = torch.rand(batch.rewards.shape, generator=generator, dtype=torch.float64)
+    while True:
+        mixed, replaced = (torch.randperm(n, generator=generator) for _ in range(2))
+        if (mixed != torch.arange(n)).all() and (replaced != torch.arange(n)).all():
+            break
+
+    def rewarded(rewards: Float[Tensor, "batch n"]) -> SyntheticBatch:
+        return replace(batch, rewards=rewards, shown=rewards.unsqueeze(-1))
+
+    triplets = ("responses", "quality", "rewards", "shown")
+    return {
+        "squared": rewarded(batch.rewards.square()),
+        "redrawn in order": by_rank(batch, fresh),
+        "prompt reordered": replace(batch, **{name: getattr(batch, name)[:, mixed] for name in triplets}),
+        "exchanged": rewarded(batch.rewards[:, replaced]),
+    }
 
 
 @torch.enable_grad()

@@ -1,11 +1,11 @@
-r"""Where the Plackett-Luce minimiser points when all responses lie between a good answer and a bad one.
+r"""Where the Plackett-Luce minimiser points when all responses lie between a target and a distractor.
 
 The responses $y_i = r_i y^* + (1 - r_i) e$ span a plane. In it $y^*$ has angle 0, $e$ the angle
 $\varphi \in (0, \pi)$ and $y_i$ the angle $\theta_i \in [0, \varphi]$, the smaller the better. With the
 cosine reward the loss has one minimising direction, of angle $\omega = \mu - \pi/2$, where $\mu$ lies
-between the smallest and the largest $\theta_i$ (proof: notebook "Where the curve stops"). So the error of the
-minimiser is $1 - \cos\omega = 1 - \sin\mu$: the floor. With the squared-distance reward there is no
-minimiser; descent runs away along $y^* - e$.
+between the smallest and the largest $\theta_i$ (proof: notebook "floor"). So the error of the
+minimiser is $1 - \cos\omega = 1 - \sin\mu$. With the squared-distance reward there is no
+minimiser; gradient descent runs away along $y^* - e$.
 """
 
 import math
