@@ -4,13 +4,15 @@ On a page: `question`, `answer` (sentences that the verdicts choose), `verdicts`
 `verdict` and `measured`. On the first page and in the ledger: `paper-claims`, `all-claims`, `criteria-history`.
 """
 
+from collections import Counter
 from pathlib import Path
 
-from companion_data import Directive, folded, number, parts, read, records, text, without_html
+from companion_data import Directive, folded, parts, read, records, text, without_html
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxRole
 
+from ica.record.claims import Measured
 from ica.record.paper import counts
 
 # Sign and words, so that colour is never the only carrier.
@@ -38,10 +40,7 @@ def criterion(words: str) -> str:
 
 def measured(part: dict, size: bool = True) -> str:
     """Value, interval and sample size of one measured part."""
-    words = number(part["value"])
-    if part["interval"]:
-        low, high = (number(end) for end in part["interval"])
-        words += f" [{low},{NBSP}{high}]"
+    words = format(Measured(part["value"], part["interval"]))
     return words + (f" ({counts(part['n'])})" if size and part["n"] else "")
 
 
@@ -254,8 +253,11 @@ class PaperClaims(Ledger):
                 nodes.Text(f" {test['basis']}{', against' if test['against'] else ''} "),
                 badge(test["verdict"]),
             ]
+            if test["basis"] == item["basis"]:
+                link += [nodes.Text(" "), *self.inline(rows[test["claim"]]["says"])]
             tests.append(link)
-        return folded(f"Scale, {many(len(tests), 'test')}", "tests", self.paragraph(gap(item)), *tests)
+        summary = f"What {many(len(tests), 'test')} found, and the scale" if tests else "Why not tested"
+        return folded(summary, "tests", self.paragraph(gap(item)), *tests)
 
     def run(self) -> list[nodes.Node]:
         rows = rows_of(self.records)
@@ -263,7 +265,7 @@ class PaperClaims(Ledger):
         for item in read(self.records / "paper.json"):
             how = item["basis"] or ""
             if item["verdict"] in ("mixed", "open") and item["of"] > 1:
-                how += f", {item['supported']} of {item['of']}"
+                how += f": {item['supported']} of {item['of']} parts supported"
             where = [text(item["id"], "claim-id"), text(item["place"], "place")]
             claim = [self.paragraph(item["claim"]), *self.under(item, rows)]
             verdict = [
@@ -274,7 +276,13 @@ class PaperClaims(Ledger):
         if not body:
             return [text("No claims of the paper are registered.")]
         table = self.table(("Where", "The paper's claim", "Verdict", "See"), body)
-        return [nodes.container("", table, classes=["ledger", "paper-claims"])]
+        return [text(self.tally()), nodes.container("", table, classes=["ledger", "paper-claims"])]
+
+    def tally(self) -> str:
+        """How many of the paper's claims have which verdict, in the order of `VERDICTS`."""
+        found = Counter(item["verdict"] for item in read(self.records / "paper.json"))
+        words = [f"{found[verdict]} {verdict}" for verdict in VERDICTS if found[verdict]]
+        return f"Of {many(found.total(), 'claim')}: {', '.join(words)}."
 
 
 class History(Ledger):

@@ -60,15 +60,26 @@ def number(name: str, value) -> float:
 
 @dataclass(frozen=True)
 class Measured:
-    """One measured part as sentences show it: `{x}` is value and interval, `{x:.2f}` the same to two places."""
+    """One measured part as readers see it: `{x}` is value and interval, `{x:.2f}` the same to two places.
+
+    Without a format the places are those of two digits of the interval's width.
+    """
 
     value: float
     interval: tuple[float, float] | None = None
 
     def __format__(self, spec: str) -> str:
-        given = [format(x, spec or ".3g") for x in (self.value, *(self.interval or ()))]
+        given = [format(x, spec or self.places) for x in (self.value, *(self.interval or ()))]
         value, *ends = ((x if x.strip("-0.") else x.lstrip("-")).replace("-", "−") for x in given)
-        return f"{value} [{ends[0]}, {ends[1]}]" if ends else value
+        return f"{value} [{ends[0]},\u00a0{ends[1]}]" if ends else value
+
+    @property
+    def places(self) -> str:
+        """The format that fits the interval: 0.04 [-0.01, 0.10] of 0.0425 [-0.0105, 0.0955]."""
+        width = self.interval[1] - self.interval[0] if self.interval else 0
+        if not 1e-5 < width < 100:
+            return ".3g"
+        return f".{max(1, 1 - math.floor(math.log10(width)))}f"
 
 
 class Parts(dict):

@@ -16,11 +16,12 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+import seaborn
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection, QuadMesh
 from matplotlib.colorbar import Colorbar
-from matplotlib.colors import ListedColormap, Normalize, to_rgb
+from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
@@ -167,25 +168,26 @@ def heatmap(
     if limit is not None and not 0 < limit < math.inf:
         raise ValueError(f"limit must be a finite number above 0 or None, got {limit!r}")
     largest = limit if limit is not None else (np.abs(values).max(initial=0) or 1.0)
-    mesh = ax.pcolormesh(
-        np.ma.masked_equal(values, 0),
+    seaborn.heatmap(
+        values,
+        mask=values == 0,
         cmap=DIVERGING if signed else SEQUENTIAL,
-        norm=Normalize(-largest if signed else 0, largest),
-        edgecolors=GRID,
-        linewidth=0.7,
+        vmin=-largest if signed else 0,
+        vmax=largest,
+        annot=annotate,
+        fmt=numbers,
+        annot_kws={"fontsize": SMALLEST, "color": FOREGROUND},
+        linewidths=0.7,
+        linecolor=GRID,
+        cbar=False,
+        square=True,
+        xticklabels=columns,
+        yticklabels=rows,
+        ax=ax,
     )
-    ax.set(xlim=(0, len(columns)), ylim=(len(rows), 0), aspect="equal")
-    ax.set_xticks(np.arange(len(columns)) + 0.5, columns)
-    ax.set_yticks(np.arange(len(rows)) + 0.5, rows)
-    ax.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
+    ax.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False, rotation=0)
     ax.grid(False)
-    ax.spines[:].set_visible(False)
-    if annotate:
-        for i, j in np.argwhere(values):
-            ax.text(
-                j + 0.5, i + 0.5, f"{values[i, j]:{numbers}}", ha="center", va="center", fontsize=SMALLEST
-            )
-    return mesh
+    return ax.collections[-1]
 
 
 def colourbar(mesh: QuadMesh, label: str) -> Colorbar:

@@ -168,7 +168,7 @@ def test_ledger_has_a_table_for_each_page_and_one_of_changed_criteria(built):
     for told in (
         "Small Page alpha: 2 supported 2 claims of alpha Claim Test Measured Verdict After BH",
         "Criterion: ≤ 10 1 (3 cases) ✔ supported –",
-        "Criterion: above 0 by 0.1 Why: a tenth is what one sees 0.5 [0.3, 0.7] (5 seeds, 64 prompts) ✔ supported yes",
+        "Criterion: above 0 by 0.1 Why: a tenth is what one sees 0.50 [0.30, 0.70] (5 seeds, 64 prompts) ✔ supported yes",
         "Page beta: 1 mixed 1 claim of beta",
         "Criterion: n = 2: ≤ 1; n = 15: ≥ 5 n = 2: 0 ✔ n = 15: 2 ✘ ◐ mixed (1 of 2) –",
         "beta-parts before any run The bound of \\(n = 15\\) was 4. mixed ◐ mixed (1 of 2)",
@@ -189,7 +189,7 @@ def test_head_of_a_page_asks_and_answers_by_the_verdicts(built):
 
 def test_roles_say_what_the_claims_came_to(built):
     prose = words(page(built, "notebooks/alpha"))
-    assert r"In short: The number \(x^{2}\) is small, 1.0. ✔ supported. It rose by 0.5 [0.3, 0.7]," in prose
+    assert r"In short: The number \(x^{2}\) is small, 1.0. ✔ supported. It rose by 0.50 [0.30, 0.70]," in prose
     assert "elsewhere 2 (✘ contradicted, as a whole ◐ mixed (1 of 2)); not so not measured: Not" in prose
 
 
@@ -207,13 +207,16 @@ def test_every_claim_of_the_paper_stands_on_the_first_page(built):
     rows = [words(row) for row in re.findall(r"<tr.*?</tr>", first, re.DOTALL)]
     assert [row.split()[0] for row in rows] == ["Where", *(item["id"] for item in small_project.PAPER)]
     assert rows[1] == (
-        r"T1 Thm 1 The number \(x^2\) is &lt;small&gt;. Here: 3 cases. Paper: exact, two numbers. ✔ supported "
-        "as stated page, figure 1 test alpha-small"
+        r"T1 Thm 1 The number \(x^2\) is &lt;small&gt;. What 1 test found, and the scale Here: "
+        r"3 cases. Paper: exact, two numbers. alpha-small as stated ✔ supported The number \(x^{2}\) is small, 1.0. "
+        "✔ supported as stated page, figure"
     )
     assert rows[2] == (
-        "S1 Fig. 1 It holds. Paper: one run. Our data. ◐ mixed analogue, 1 of 2 page 2 tests beta-parts alpha-up (against)"
+        "S1 Fig. 1 It holds. What 2 tests found, and the scale Paper: one run. Our data. beta-parts analogue ◐ mixed "
+        "Holds in 1 of 2 parts: One part holds, the other does not. alpha-up beyond the paper, against ✔ supported "
+        "◐ mixed analogue: 1 of 2 parts supported page"
     )
-    assert rows[3] == "L1 Sec. 5 It will always hold. Paper: argued. · not tested page"
+    assert rows[3] == "L1 Sec. 5 It will always hold. Why not tested Paper: argued. · not tested page"
     assert 'href="../notebooks/alpha.html#fig-alpha-curve"' in first
     items = json.loads((built / "build/paper_claims.json").read_text())
     assert [item["verdict"] for item in items] == ["supported", "mixed", "not tested"]
@@ -234,7 +237,8 @@ def test_another_measurement_turns_sentence_and_badge_on_page_and_first_page(pro
     head = words(alpha)
     assert "large, 99.0. ✘ contradicted No effect that matters: It goes up. ≈ negligible" in head
     assert "In short: The number is large, 99.0. ✘ contradicted" in head
-    assert "Paper: exact, two numbers. ✘ contradicted as stated" in words(first)
+    assert "alpha-small as stated ✘ contradicted The number is large, 99.0. ✘ contradicted" in words(first)
+    assert "Of 3 claims: 1 contradicted, 1 mixed, 1 not tested." in words(first)
 
 
 def test_faults_of_claims_on_a_page_fail_the_build_and_are_all_named(project):

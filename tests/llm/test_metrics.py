@@ -266,10 +266,7 @@ def over(checks: list[int], gains: list[int]) -> correlation.Correlation:
 
 def test_a_correlation_that_cannot_be_told_says_why_in_numbers():
     few = over([20, 22, 24, 22], [4, 16, 28, 36])
-    assert (
-        "x differs too little between the 4 categories: the variance of their means is 0.0017,"
-        in few.untestable
-    )
+    assert "x differs too little between the 4 categories (variance of their means 0.0017," in few.untestable
     assert "y differs" not in few.untestable and few.estimate > 0.4
     assert np.isnan(few.corrected) and (few.lo, few.hi) == (-1, 1)
     same = over([4, 16, 28, 36], [36, 24, 12, 4])
@@ -304,7 +301,7 @@ def test_ties_and_missing_variation_give_no_finding():
         zeros, np.random.default_rng(0).random(40), strata, draws=100
     )
     assert np.isnan(flat.estimate) and (flat.p, flat.p_apart, flat.lo, flat.hi) == (1, 1, -1, 1)
-    assert "the variance of their means is 0," in flat.untestable
+    assert "variance of their means 0," in flat.untestable
     assert statistics.mcnemar(np.ones(3, dtype=bool), np.ones(3, dtype=bool)).p == 1
 
 

@@ -161,8 +161,8 @@ def correlation_over_categories(
     (vx, both), (_, vy) = np.cov(*means)
     found = corrected(*means, noise[[0, 1, 0], [0, 1, 1]], draws, rng)
     why = [
-        f"{name} differs too little between the {k} categories: the variance of their means is {v:.2g}, "
-        f"and noise of the items alone gives up to {most:.2g} (95 %)."
+        f"{name} differs too little between the {k} categories (variance of their means {v:.2g}, "
+        f"from noise of the items alone up to {most:.2g})."
         for name, v, most in zip(names, (vx, vy), _most(noise.diagonal(), k), strict=True)
         if v <= most
     ]

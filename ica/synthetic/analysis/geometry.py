@@ -69,17 +69,21 @@ def prompt_plane(ax: Axes, responses: int = 9) -> pd.DataFrame:
     for name, angle in tips.items():
         arrow = {"arrowstyle": "-|>", "color": figures.style_of(name)["color"], "linewidth": 2.4}
         ax.annotate("", (math.cos(angle), math.sin(angle)), (0, 0), arrowprops=arrow)
-    far = 0.78
-    ax.plot([0, far * math.cos(mean)], [0, far * math.sin(mean)], "--", marker="", color=figures.MUTED)
-    corner = np.array([[math.cos(a), math.sin(a)] for a in (omega, omega + math.pi / 2)])
+    ax.plot([0, math.cos(mean)], [0, math.sin(mean)], "--", marker="", color=figures.MUTED)
+    corner = np.array([[math.cos(a), math.sin(a)] for a in (omega, mean)])
     square = 0.13 * np.stack([corner[0], corner.sum(0), corner[1]])
     ax.plot(*square.T, linestyle="-", marker="", color=figures.MUTED, linewidth=1.2)
-    ax.text(1.05, 0.02, "target y*", ha="left", va="center")
-    ax.text(0.03, 1.04, "distractor e", ha="left", va="bottom")
-    ax.text(math.cos(omega) + 0.04, math.sin(omega) - 0.02, "minimiser", ha="left", va="top")
-    ax.text(0.56, 0.72, "responses", ha="left", va="center")
-    ax.text(0.07, 0.55, "mean", ha="left", va="center")
-    ax.set(xlim=(-0.08, 1.62), ylim=(-0.92, 1.22), aspect="equal")
+    turn, off = np.linspace(omega, 0, 30), {"color": figures.style_of("exact minimiser")["color"]}
+    ax.plot(0.45 * np.cos(turn), 0.45 * np.sin(turn), linestyle="-", marker="", linewidth=1.2, **off)
+    ax.text(0.49, -0.18, f"{-math.degrees(omega):.0f}° off", ha="left", va="center", **off)
+    ax.text(1.05, 0.0, "target y*", ha="left", va="center", color=figures.style_of("target y*")["color"])
+    ax.text(
+        -0.06, 1.05, "distractor e", ha="left", va="bottom", color=figures.style_of("distractor e")["color"]
+    )
+    ax.text(math.cos(omega), math.sin(omega) - 0.05, "exact minimiser", ha="center", va="top", **off)
+    ax.text(0.78, 0.3, "responses", ha="left", va="center")
+    ax.text(0.69, 0.76, "weighted mean", ha="left", va="center", color=figures.MUTED)
+    ax.set(xlim=(-0.08, 1.55), ylim=(-0.88, 1.32), aspect="equal")
     ax.axis("off")
     drawn = [("response", 1.0 * q, 1.0 - q) for q in r.tolist()]
     drawn += [(name, math.cos(a), math.sin(a)) for name, a in (tips | {"weighted mean angle": mean}).items()]
@@ -97,17 +101,21 @@ def hero(curves: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
         "gradient descent": "GD",
         "exact minimiser": "exact minimiser",
     }
-    with rc_context(dict.fromkeys(("font.size", "axes.labelsize", "legend.fontsize"), 13.0)):
-        fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.8), width_ratios=[1.05, 1])
+    with rc_context(
+        dict.fromkeys(("font.size", "axes.labelsize", "axes.titlesize", "legend.fontsize"), 14.0)
+    ):
+        fig, (left, right) = plt.subplots(1, 2, figsize=(7.0, 3.7), width_ratios=[1.05, 1])
         for label in ("exact minimiser", "gradient descent", "authors'", "best-of-n"):
             group, style = curves[curves["label"] == label], figures.style_of(label)
             size = 9 if label == "authors'" else 5
             left.plot(group["n"], group["error"], label=names.get(label, label), markersize=size, **style)
             if group["lo"].notna().all():
                 figures.band(left, group["n"], group["lo"], group["hi"], colour=style["color"])
-        left.set(xlabel="triplets seen, n", ylabel="1 − cos(prediction, y*)", ylim=(0, 0.62))
+        left.set(xlabel="triplets seen, n", ylabel="1 − cos(prediction, y*)", ylim=(0, 0.8))
         left.set_xticks([2, 5, 10, 15])
-        left.tick_params(labelsize=13)
+        left.tick_params(labelsize=14)
         left.legend(loc="upper right", frameon=False, borderpad=0, handlelength=1.8)
+        left.set_title("where the curves stop", loc="left")
         plane = prompt_plane(right)
+        right.set_title("why: one prompt", loc="left")
     return fig, pd.concat([curves.assign(panel="left"), plane.assign(panel="right")], ignore_index=True)
