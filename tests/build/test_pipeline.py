@@ -189,7 +189,9 @@ def test_head_of_a_page_asks_and_answers_by_the_verdicts(built):
 
 def test_roles_say_what_the_claims_came_to(built):
     prose = words(page(built, "notebooks/alpha"))
-    assert r"In short: The number \(x^{2}\) is small, 1.0. ✔ supported. It rose by 0.50 [0.30, 0.70]," in prose
+    assert (
+        r"In short: The number \(x^{2}\) is small, 1.0. ✔ supported. It rose by 0.50 [0.30, 0.70]," in prose
+    )
     assert "elsewhere 2 (✘ contradicted, as a whole ◐ mixed (1 of 2)); not so not measured: Not" in prose
 
 

@@ -281,7 +281,10 @@ def test_the_verdict_chooses_the_sentence(tmp_path):
         "contradicted": "Down: {value}.",
     }
     assert says(tmp_path, words, sampled(0.1, (0.04, 0.2))) == "Up by 0.10 [0.04,\u00a00.20]."
-    assert says(tmp_path, words, sampled(-0.001, (-0.02, 0.01))) == "Less than 0.03 (−0.001 [−0.020,\u00a00.010])."
+    assert (
+        says(tmp_path, words, sampled(-0.001, (-0.02, 0.01)))
+        == "Less than 0.03 (−0.001 [−0.020,\u00a00.010])."
+    )
     assert says(tmp_path, words, sampled(-0.1, (-0.2, -0.04))) == "Down: −0.10 [−0.20,\u00a0−0.04]."
     assert says(tmp_path, words, sampled(0.1, (0, 0.2))) == "Open at this sample size: A layer is one step."
 
