@@ -116,6 +116,7 @@ def perform(job: Job, out: Path, device: str = "cpu", status: Path | None = None
         KeyboardInterrupt: asked to stop; the updates done are kept.
     """
     if _done(out / "result.json"):
+        _tidy(job, out)  # killed between the result and this, a run leaves its checkpoints
         return out / "result.json"
     started, begun, spent = datetime.now(UTC), time.time(), [0.0]
     folder = out.with_name(f".{job.id}-{code_digest()[:12]}")
@@ -149,9 +150,14 @@ def perform(job: Job, out: Path, device: str = "cpu", status: Path | None = None
         raise results.ResultError(
             f"result of run {job.name} could not be written to {out} ({error}); its last checkpoint is kept in {folder}"
         ) from error
+    _tidy(job, out)
+    return path
+
+
+def _tidy(job: Job, out: Path) -> None:
+    """Remove the checkpoints of a job whose result is there."""
     for old in out.parent.glob(f".{job.id}-*"):
         shutil.rmtree(old, ignore_errors=True)
-    return path
 
 
 def stem(job: Job) -> str:
