@@ -34,10 +34,13 @@ class recorded_images(nodes.General, nodes.Element):
 
 def visit_images(writer: object, node: recorded_images) -> None:
     # In a box of their own: the theme hides a caption that comes straight after a drawing it hides.
-    images = [
-        "<img " + " ".join(f'{key}="{html.escape(str(value))}"' for key, value in image.items()) + ">"
-        for image in node["images"]
-    ]
+    # Each is a link to itself: alone in a window it can be enlarged, as wide ones on a phone must be.
+    images = []
+    for image in node["images"]:
+        given = {key: html.escape(str(value)) for key, value in image.items()}
+        shown = " ".join(f'{key}="{value}"' for key, value in given.items())
+        link = f'<a class="{given["class"]}" href="{given["src"]}" title="Open the figure alone">'
+        images.append(f"{link}<img {shown}></a>")
     writer.body.append(f"<div>{''.join(images)}</div>")
     raise nodes.SkipNode
 
