@@ -1,11 +1,9 @@
-"""The ledger: what all runs measured, judged: `python -m ica.record.ledger RECORD_DIR... --out FILE --paper FILE`.
+"""The ledger: what all runs measured, judged (`python -m ica.build.ledger` writes it).
 
 A part of the book is one family for the Benjamini-Hochberg adjustment of the p of its stochastic claims.
 """
 
-import argparse
 import json
-import sys
 from pathlib import Path
 
 from scipy.stats import false_discovery_control
@@ -25,6 +23,17 @@ def adjust(rows: list[dict]) -> None:
         row.setdefault("q", {})
 
 
+def _read(file: Path, kind: type) -> dict | list:
+    """What a run left in a file; ValueError naming the file where it cannot be that."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(found, kind) and (kind is list or "notebook" in found):
+            return found
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is missing or damaged ({type(error).__name__}); run the notebook again") from error
+    raise ValueError(f"{file} is damaged; run the notebook again")
+
+
 def collect(record_folders: list[Path], registry: dict[str, claims.Claim]) -> list[dict]:
     """Return the rows of all runs in registry order; a folder holds one notebook's `run.json`, `claims.json`.
 
@@ -35,11 +44,11 @@ def collect(record_folders: list[Path], registry: dict[str, claims.Claim]) -> li
     found: dict[str, dict] = {}
     ran: set[str] = set()
     for folder in map(Path, record_folders):
-        notebook = json.loads((folder / "run.json").read_text(encoding="utf-8"))["notebook"]
+        notebook = _read(folder / "run.json", dict)["notebook"]
         if notebook in ran:
             raise ValueError(f"{folder}: a second record of notebook {notebook}; give each notebook once")
         ran.add(notebook)
-        for measurement in json.loads((folder / "claims.json").read_text(encoding="utf-8")):
+        for measurement in _read(folder / "claims.json", list):
             id = measurement["id"]
             if id not in registry:
                 raise ValueError(f"notebook {notebook}: claim {id} is not registered in ica/record/registry")
@@ -57,31 +66,16 @@ def collect(record_folders: list[Path], registry: dict[str, claims.Claim]) -> li
     return rows
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Collect record folders into two files: python -m ica.record.ledger RECORD_DIR... --out FILE --paper FILE."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ica.record.ledger", description="Collect claims and give verdicts."
-    )
-    parser.add_argument("folders", nargs="*", type=Path, metavar="RECORD_DIR")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--paper", type=Path, required=True)
-    options = parser.parse_args(arguments)
-    try:
-        registry = claims.load()
-        rows = collect(options.folders, registry)
-        items = paper.judge(paper.load(registry), rows)
-    except (ValueError, OSError) as error:
-        print(f"claims: {error}", file=sys.stderr)
-        return 1
-    write_json(options.out, rows)
-    write_json(options.paper, items)
+def write(folders: list[Path], out: Path, paper_out: Path) -> str:
+    """Collect record folders, judge, and write both files; how many claims there are, in words.
+
+    Raises:
+        ValueError: as `collect` and `paper.judge` say; nothing is written then. OSError: a file that cannot be read or written.
+    """
+    registry = claims.load()
+    rows = collect(folders, registry)
+    items = paper.judge(paper.load(registry), rows)
+    write_json(out, rows)
+    write_json(paper_out, items)
     left_out = len(registry) - len(rows)
-    print(
-        f"{len(rows)} claims of {len(options.folders)} notebooks"
-        + (f"; {left_out} not run" if left_out else "")
-    )
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return f"{len(rows)} claims of {len(folders)} notebooks" + (f"; {left_out} not run" if left_out else "")

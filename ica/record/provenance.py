@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 LICENCE = "CC BY 4.0"
+PACKAGE = Path(__file__).resolve().parents[2]  # the checkout, if the package runs from one
 PACKAGES = (
     "ica",
     "jaxtyping",
@@ -77,28 +78,71 @@ def write_json(path: Path, content, compact: bool = False) -> Path:
 
 
 def project_root() -> Path | None:
-    """Nearest folder, from here upwards, that holds `pyproject.toml` and `ica/`; None outside a checkout."""
+    """The checkout that this package runs from, else the nearest one from the current folder upwards; None without one.
+
+    So a notebook finds the stored results, and names the commit of the code that runs, whatever folder it was started in.
+    """
     here = Path.cwd()
-    return next(
-        (p for p in (here, *here.parents) if (p / "pyproject.toml").is_file() and (p / "ica").is_dir()), None
-    )
+    for folder in (PACKAGE, here, *here.parents):
+        if (folder / "pyproject.toml").is_file() and (folder / "ica").is_dir():
+            return folder
+    return None
 
 
-def git(root: Path | None, *words: str) -> str | None:
-    """What git prints in the folder `root`; None outside a checkout, without git, or if it fails."""
-    if root is None:
-        return None
+def _git(root: Path, *words: str) -> subprocess.CompletedProcess | None:
+    """Git in the folder `root`, whatever repository the environment names (as in a hook); None where it cannot be run."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
-        done = subprocess.run(
-            ["git", *words], cwd=root, check=False, capture_output=True, text=True, timeout=30
+        return subprocess.run(
+            ["git", *words],
+            cwd=root,
+            check=False,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=30,
+            env=environment | {"LC_ALL": "C"},
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def git(root: Path | None, *words: str) -> str | None:
+    """What git prints in the folder `root`; None unless that is the top of a checkout, without git, or if it fails."""
+    if root is None or no_repository(root):
+        return None
+    done = _git(root, *words)
+    return done.stdout.strip() if done and done.returncode == 0 else None
+
+
+def no_repository(root: Path | None) -> str:
+    """Why the folder has no commit of its own to name, in words; empty if it has.
+
+    An archive that was unpacked inside another repository must not take that one's commit for its own.
+    """
+    if root is None:
+        return "the code runs outside a checkout"
+    done = _git(root, "rev-parse", "--show-toplevel")
+    if done is None:
+        return "git is not installed"
+    if done.returncode:
+        said = done.stderr.strip()
+        if "dubious ownership" in said:
+            return (
+                "the repository belongs to another user, so git does not read it (git config safe.directory)"
+            )
+        if "not a git repository" in said:
+            return "the sources are no git checkout"
+        return f"git fails: {(said.splitlines() or ['no message'])[0]}"
+    if not os.path.samefile(done.stdout.rstrip("\n"), root):
+        return "the sources are no git checkout; the folder lies inside another one"
+    if (done := _git(root, "rev-parse", "--verify", "HEAD")) is None or done.returncode:
+        return "the repository has no commit yet"
+    return ""
 
 
 def commit() -> str | None:
-    """Commit of the project: `ICA_COMMIT` if set, else HEAD of the checkout that holds the current folder."""
+    """Commit of the project: `ICA_COMMIT` if set, else HEAD of the checkout (see `project_root`)."""
     return os.environ.get("ICA_COMMIT") or git(project_root(), "rev-parse", "--verify", "HEAD")
 
 
@@ -160,9 +204,9 @@ def seconds_since(started: datetime) -> float:
 def provenance(notebook: str, parameters: dict, seeds: list[int], started: datetime) -> dict:
     """Return all that is needed to make a result again, as JSON types.
 
-    Keys: notebook, profile (`ICA_PROFILE`, else "interactive"), parameters, seeds, versions, commit, dirty,
-    hardware, threads, platform, started (UTC, ISO 8601), seconds (since `started`). ValueError if `started`
-    has no time zone or a parameter cannot stand in JSON.
+    Keys: notebook, profile (`ICA_PROFILE`, else "interactive"), parameters, seeds, versions, commit, no_commit (why
+    there is none), dirty, hardware, threads, platform, started (UTC, ISO 8601), seconds (since `started`).
+    ValueError if `started` has no time zone or a parameter cannot stand in JSON.
     """
     if started.tzinfo is None:
         raise ValueError(f"started must carry a time zone, got {started.isoformat()}; use datetime.now(UTC)")
@@ -173,6 +217,7 @@ def provenance(notebook: str, parameters: dict, seeds: list[int], started: datet
         "seeds": plain(list(seeds), "seeds"),
         "versions": versions(),
         "commit": commit(),
+        "no_commit": "" if os.environ.get("ICA_COMMIT") else no_repository(project_root()),
         "dirty": dirty(),
         "hardware": hardware(),
         "threads": threads(),

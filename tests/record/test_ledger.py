@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
+from ica.build import ledger as command
 from ica.record import claims, ledger, paper
 
 EXACT = {
@@ -153,12 +154,12 @@ def test_command_line_writes_both_ledgers_or_says_why_not(tmp_path, monkeypatch,
     bad = run(tmp_path / "bad", "one")
     out = [tmp_path / "build" / name for name in ("claims.json", "paper.json")]
     options = ["--out", str(out[0]), "--paper", str(out[1])]
-    assert ledger.main([str(bad), *options]) == 1
-    assert capsys.readouterr().err == "claims: notebook one ran but did not record claim exact\n"
+    assert command.main([str(bad), *options]) == 1
+    assert capsys.readouterr().err == "The ledger of claims: notebook one ran but did not record claim exact\n"
     assert not out[0].parent.exists()
-    assert ledger.main([str(good), *options]) == 0
+    assert command.main([str(good), *options]) == 0
     assert capsys.readouterr().out == "1 claims of 1 notebooks; 1 not run\n"
     ours, theirs = (json.loads(file.read_text()) for file in out)
     assert ours[0]["verdict"] == theirs[0]["verdict"] == "supported"
-    assert ledger.main([str(tmp_path / "none"), *options]) == 1
-    assert "No such file" in capsys.readouterr().err
+    assert command.main([str(tmp_path / "none"), *options]) == 1
+    assert "none/run.json is missing or damaged" in capsys.readouterr().err

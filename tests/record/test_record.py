@@ -1,7 +1,9 @@
 """The record of a run: what a notebook leaves behind, and what it is not allowed to record."""
 
 import json
+import os
 import subprocess
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import nbformat
@@ -149,7 +151,8 @@ def test_run_json_says_how_to_make_it_again(out, registry):
     assert run["hardware"]["cores"] >= 1 and run["hardware"]["cpu"] and run["seconds"] >= 0
     assert run["started"].endswith("+00:00")
     assert set(run) == {
-        "notebook", "profile", "parameters", "seeds", "versions", "commit", "dirty", "hardware", "threads",
+        "notebook", "profile", "parameters", "seeds", "versions", "commit",
+        "no_commit", "dirty", "hardware", "threads",
         "platform", "started", "seconds",
     }  # fmt: skip
 
@@ -245,7 +248,18 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
     assert path.read_text().startswith("{\n") and [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_project_root_is_the_checkout_or_nothing(tmp_path, monkeypatch):
+@pytest.mark.fault(
+    "Surroundings",
+    "a notebook is started in another folder, as the home folder (VS Code)",
+    "results are sought, and the commit is named, in the checkout that the code runs from",
+)
+def test_project_root_is_that_of_the_code_whatever_the_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert project_root() == Path(provenance.__file__).parents[2]
+
+
+def test_project_root_of_an_installed_package_is_the_checkout_or_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(provenance, "PACKAGE", tmp_path / "site-packages")
     (tmp_path / "ica").mkdir()
     (tmp_path / "notebooks").mkdir()
     monkeypatch.chdir(tmp_path / "notebooks")
@@ -256,6 +270,7 @@ def test_project_root_is_the_checkout_or_nothing(tmp_path, monkeypatch):
 
 def test_commit_and_dirty_are_those_of_the_checkout(tmp_path, monkeypatch):
     monkeypatch.delenv("ICA_COMMIT", raising=False)
+    monkeypatch.setattr(provenance, "PACKAGE", tmp_path)
     monkeypatch.chdir(tmp_path)
     assert provenance.commit() is None and provenance.dirty() is None
     (tmp_path / "ica").mkdir()
@@ -266,17 +281,46 @@ def test_commit_and_dirty_are_those_of_the_checkout(tmp_path, monkeypatch):
         return subprocess.run(["git", *identity, *words], check=True, capture_output=True, text=True).stdout
 
     git("init", "-q")
-    assert provenance.commit() is None and provenance.dirty() is True
+    assert provenance.commit() is None and provenance.dirty() is None
+    assert provenance.no_repository(tmp_path) == "the repository has no commit yet"
     git("add", ".")
     git("commit", "-qm", "first")
     assert provenance.commit() == git("rev-parse", "HEAD").strip() and provenance.dirty() is False
     (tmp_path / "ica" / "new.py").touch()
     assert provenance.dirty() is True
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))  # as git sets it for a hook
+    assert provenance.no_repository(tmp_path) == ""
     monkeypatch.setenv("ICA_COMMIT", "given")
     assert provenance.commit() == "given"
 
 
+@pytest.mark.fault(
+    "Surroundings",
+    "the source archive is unpacked inside another repository; git is missing; the repository is another user's",
+    "no commit is named, and the page says why",
+)
+def test_a_folder_that_is_no_repository_of_its_own_says_why(tmp_path, monkeypatch):
+    inner = tmp_path / "outer" / "inner"
+    inner.mkdir(parents=True)
+    assert provenance.no_repository(inner) == "the sources are no git checkout"
+    subprocess.run(["git", "init", "-q", str(inner.parent)], check=True)
+    assert (
+        provenance.no_repository(inner)
+        == "the sources are no git checkout; the folder lies inside another one"
+    )
+    assert provenance.git(inner, "status", "--porcelain") is None
+    if os.getuid() == 0:  # only root can give files away
+        for place in (inner.parent, inner.parent / ".git"):
+            os.chown(place, 4242, 4242)
+        assert "belongs to another user" in provenance.no_repository(inner.parent)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert provenance.no_repository(inner) == "git is not installed"
+
+
 CODE = """
+from pathlib import Path
+from ica.record import provenance
+provenance.PACKAGE = Path.cwd()  # as if the package were installed and this the user's folder
 import matplotlib.pyplot as plt, pandas as pd
 from ica.record import claims
 from ica.record.record import Record
