@@ -1,3 +1,3 @@
-"""How models are made: `catalogue` lists the runs of runs.yml, `train` and `checkpoints` make them, `run`
+"""How models are made: `catalogue` lists the runs of runs.yml, `train` and `checkpoints` make them, `evaluation` says what they do, `run`
 does one job, `results` keeps it, `workflow` serves the Snakefile.
 """

@@ -1,6 +1,7 @@
 """The catalogue of training runs, `runs.yml`: which configurations and seeds each scale trains, and the jobs they make."""
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import yaml
@@ -29,11 +30,23 @@ class Job:
         return self.config.hash(self.seeds)
 
 
+def _one_of(what: str, name: str, accepted: tuple[str, ...]) -> str:
+    """The name if it is among those accepted; else ValueError, with the one that it resembles."""
+    try:
+        return checks.one_of(what, name, accepted)
+    except ValueError as error:
+        near = get_close_matches(str(name), accepted, 1)
+        raise ValueError(f"{error}; did you mean {near[0]}?" if near else str(error)) from None
+
+
 def _section(table: object, scale: str, file: Path) -> dict:
-    checks.one_of("scale", scale, SCALES)
+    _one_of("scale", scale, SCALES)
     section = table.get(scale) if isinstance(table, dict) else None
-    if not isinstance(section, dict) or sorted(section) != sorted(SECTION):
+    if not isinstance(section, dict) or sorted(map(str, section)) != sorted(SECTION):
         raise ValueError(f"{file.name}: {scale} must hold exactly {', '.join(SECTION)}")
+    for field in ("config", "runs"):
+        if not isinstance(section[field], dict):
+            raise ValueError(f"{file.name}: {scale}: {field} must be a mapping, got {section[field]!r}")
     return section
 
 
@@ -52,14 +65,18 @@ def jobs(scale: str, file: Path = FILE) -> dict[str, list[Job]]:
     Raises:
         ValueError: an unknown scale, or an entry of the file that is malformed, named.
     """
-    section = _section(yaml.safe_load(file.read_text(encoding="utf-8")), scale, file)
+    try:
+        table = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"{file.name} is no YAML ({' '.join(str(error).split())})") from error
+    section = _section(table, scale, file)
     groups = _groups(section["groups"], f"{file.name}: {scale}")
     every = checks.whole(f"{file.name}: {scale}: every", section["every"], 1)
     found = {}
     for name, changes in section["runs"].items():
         try:
             config = RunConfig.from_dict({**section["config"], **(changes or {})})
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"{file.name}: {scale}: run {name}: {error}") from error
         found[name] = [Job(scale, name, config, seeds, every) for seeds in groups]
     return found
@@ -72,4 +89,4 @@ def jobs_of(name: str, scale: str, file: Path = FILE) -> list[Job]:
         ValueError: no run of that name at that scale, or as `jobs` says.
     """
     found = jobs(scale, file)
-    return found[checks.one_of(f"run of scale {scale}", name, tuple(found))]
+    return found[_one_of(f"run of scale {scale}", name, tuple(found))]

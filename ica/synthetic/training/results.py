@@ -2,7 +2,8 @@
 
 A result is a JSON file: configuration, seeds, training losses, looks at held-out prompts on the way, the errors of every
 seed on every evaluation prompt at the end, and where it comes from (commit, versions, hardware, time). The weights lie
-beside it as safetensors. `live` reads what a build trained, `stored` what `results/paper/` holds.
+beside it as safetensors; of a live run also a seal, which says what both were made with. `live` reads what a build trained, `stored`
+what `results/paper/` holds.
 """
 
 import json
@@ -16,29 +17,24 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ica import checks
+from ica.record import seals
 from ica.record.provenance import project_root, write_json
 from ica.synthetic.task.config import RunConfig
-from ica.synthetic.task.data import Critic, SyntheticBatch, sample_batch
+from ica.synthetic.task.tokens import lengths
+from ica.synthetic.training import evaluation
 from ica.synthetic.training.catalogue import Job, jobs_of
 from ica.transformer import Transformer
 
-SCHEMA = 1
-EVALUATION_SEED = 1_000_000_007
-PROMPTS, LOOK_PROMPTS = 256, 128
-FIELDS = (
-    "schema",
-    "scale",
-    "name",
-    "id",
-    "config",
-    "seeds",
-    "seen",
-    "losses",
-    "looks",
-    "final",
-    "provenance",
-)
-DIGITS = 5
+# What the results are about; the notebooks take these from here.
+PROMPTS, LOOK_PROMPTS = evaluation.PROMPTS, evaluation.LOOK_PROMPTS
+evaluation_prompts = evaluation.evaluation_prompts
+
+SCHEMA = 2
+FIRST = ("scale", "name", "id", "config", "seeds", "seen", "losses", "looks", "final", "provenance")
+# The format of a result, by its field `schema`: what else it holds. All of these are read, the last is written.
+FIELDS = {1: ("schema", *FIRST), SCHEMA: ("schema", *FIRST, "weights")}  # weights: SHA-256 of their file
+RESULT, WEIGHTS, SEAL = "result.json", "weights.safetensors", "seal.json"
 
 
 class ResultError(ValueError):
@@ -60,7 +56,8 @@ class Result:
     """One run, all its seed groups together.
 
     `errors` is 1 - cos and `nmse` the normalised mean squared error, of every seed on every evaluation prompt at the
-    prefixes `seen`, after the last update.
+    prefixes `seen`, after the last update. For each seed group of `groups` there is its file, its provenance, and the SHA-256 of
+    its weights (None in results of schema 1).
     """
 
     scale: str
@@ -75,6 +72,7 @@ class Result:
     groups: list[tuple[int, ...]]
     files: list[Path]
     provenance: list[dict]
+    weights: list[str | None]
 
     def at(self, n: int) -> Float[Tensor, "seeds prompts"]:
         """1 - cos of every seed and prompt after n triplets; ValueError where there is no prediction."""
@@ -94,33 +92,17 @@ class Result:
         Raises:
             ResultError: the weights are not there (of stored runs only some are kept), damaged, or do not fit.
         """
-        return [model for file in self.files for model in _models(file, self.config)]
-
-
-def evaluation_prompts(
-    config: RunConfig, critic: Critic | None = None, count: int = PROMPTS
-) -> SyntheticBatch:
-    """Prompts that no run trains on; the same for every run with this N and d, rated by the run's own critic or another.
-
-    Another count gives other prompts.
-    """
-    generator = torch.Generator().manual_seed(EVALUATION_SEED)
-    return sample_batch(count, config.N, config.d, generator, config.critic if critic is None else critic)
-
-
-def rounded(tensor: Float[Tensor, "..."]) -> list | float:
-    """The entries as nested lists, rounded to what a JSON file needs to hold."""
-    return tensor.double().round(decimals=DIGITS).tolist()
+        parts = zip(self.files, self.groups, self.weights, strict=True)
+        return [model for part in parts for model in _models(self.config, *part)]
 
 
 def write(path: Path, job: Job, content: dict) -> Path:
-    """Write a result; `content` holds all of `FIELDS` that the job does not say."""
+    """Write a result; `content` holds all of `FIELDS[SCHEMA]` that the job does not say."""
     own = {"schema": SCHEMA, "scale": job.scale, "name": job.name, "id": job.id}
     own |= {"config": job.config.as_dict(), "seeds": list(job.seeds)}
-    if sorted(own | content) != sorted(FIELDS):
-        raise ValueError(
-            f"content must hold {', '.join(sorted(set(FIELDS) - set(own)))}, got {sorted(content)}"
-        )
+    if sorted(own | content) != sorted(FIELDS[SCHEMA]):
+        wanted = ", ".join(sorted(set(FIELDS[SCHEMA]) - set(own)))
+        raise ValueError(f"content must hold {wanted}, got {sorted(content)}")
     return write_json(path, own | content, compact=True)
 
 
@@ -128,38 +110,102 @@ def read(path: Path) -> Result:
     """One result file.
 
     Raises:
-        ResultError: it is missing or damaged, of another version of the format, or its id is not that of its fields.
+        ResultError: it is missing or damaged (a field, a shape, a number that is not finite), of another version of the format, or
+            its id is not that of its fields.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content["schema"] != SCHEMA:
-            raise ResultError(f"result {path} has format {content['schema']!r}; accepted: {SCHEMA}")
-        config, seeds = RunConfig.from_dict(content["config"]), tuple(content["seeds"])
-        final = {key: torch.tensor(content["final"][key]) for key in ("error", "nmse")}
-        looks = [
-            Look(look["step"], *(torch.tensor(look[key]) for key in ("error", "nmse", "loss")))
-            for look in content["looks"]
-        ]
-        seen, losses = torch.tensor(content["seen"]), torch.tensor(content["losses"])
-        scale, name, identity, source = (content[key] for key in ("scale", "name", "id", "provenance"))
+        schema = content["schema"]
+        if schema not in FIELDS:
+            accepted = ", ".join(map(str, FIELDS))
+            raise ResultError(f"result {path} has format {schema!r}; accepted: {accepted}")
+        if missing := sorted(set(FIELDS[schema]) - set(content)):
+            raise ValueError(f"no {', '.join(missing)}")
+        found = _parsed(path, content)
     except FileNotFoundError as error:
         raise ResultError(f"result {path} is missing") from error
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, ResultError):
-            raise
+    except ResultError:
+        raise
+    except OSError as error:
+        raise ResultError(f"result {path} cannot be read ({error.strerror})") from error
+    except (
+        KeyError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        ArithmeticError,
+        RuntimeError,
+    ) as error:  # deep JSON: RecursionError
         raise ResultError(f"result {path} is damaged ({type(error).__name__}: {error})") from error
-    if identity != config.hash(seeds):
+    if content["id"] != found.config.hash(found.seeds):
         raise ResultError(
-            f"result {path} says it is run {identity}, but its configuration and seeds are {config.hash(seeds)}"
+            f"result {path} says it is run {content['id']}, but its configuration and seeds are "
+            f"{found.config.hash(found.seeds)}"
         )
-    return Result(scale, name, config, seeds, seen, *final.values(), losses, looks, [seeds], [path], [source])
+    return found
+
+
+def _parsed(path: Path, content: dict) -> Result:
+    """The fields of a result as tensors; ValueError and the like for what cannot be one."""
+    config, seeds = RunConfig.from_dict(content["config"]), tuple(content["seeds"])
+    seen = lengths(config.N, config.form)
+    if content["seen"] != seen.tolist():
+        raise ValueError(f"seen must be {seen[0]} to {seen[-1]}")
+    if not all(isinstance(content[key], str) for key in ("scale", "name", "id")):
+        raise ValueError("scale, name and id must be text")
+    each, full = (len(seeds), len(seen)), (len(seeds), PROMPTS, len(seen))
+    final = [_numbers(f"final.{key}", content["final"][key], full) for key in ("error", "nmse")]
+    losses = _numbers("losses", content["losses"], (config.steps, len(seeds)))
+    shapes = {"error": each, "nmse": each, "loss": each[:1]}
+    looks = [
+        Look(one["step"], *(_numbers(f"looks.{key}", one[key], shapes[key]) for key in shapes))
+        for one in content["looks"]
+    ]
+    steps = [look.step for look in looks]
+    if steps != sorted(set(steps)) or [*steps[:1], *steps[-1:]] != [0, config.steps]:
+        raise ValueError(f"looks must go from update 0 to {config.steps}, got {steps}")
+    source, weights = dict(content["provenance"]), content.get("weights")
+    return Result(
+        content["scale"],
+        content["name"],
+        config,
+        seeds,
+        seen,
+        *final,
+        losses,
+        looks,
+        [seeds],
+        [path],
+        [source],
+        [weights],
+    )
+
+
+def _numbers(name: str, values: list, shape: tuple[int, ...]) -> Float[Tensor, "..."]:
+    """Nested lists as a tensor of that shape; ValueError where a number is not finite or the shape is another."""
+    tensor = torch.tensor(values, dtype=torch.float32)
+    return checks.finite(name, checks.shape(name, tensor, shape))
+
+
+def unlike(job: Job, result: Result) -> list[str]:
+    """What in a result is not as the job asks: its run, and the steps of its looks; empty if all is."""
+    file, found = result.files[0], []
+    if (result.scale, result.name, result.config.hash(result.seeds)) != (job.scale, job.name, job.id):
+        found.append(f"{file} holds run {result.name} (scale {result.scale}), not {job.name} ({job.scale})")
+    steps = sorted({*range(0, job.config.steps, job.every), job.config.steps})
+    if [one.step for one in result.looks] != steps:
+        found.append(f"{file} holds looks after other updates than 0, every {job.every}, {job.config.steps}")
+    return found
 
 
 def merged(parts: list[Result]) -> Result:
-    """Seed groups of one configuration as one result; ValueError where they are not of one configuration."""
+    """Seed groups of one configuration as one result; ResultError where they differ in it or in the steps of their looks."""
     first = parts[0]
-    if any(part.config != first.config for part in parts):
-        raise ValueError(f"parts must be of one configuration; those of run {first.name} differ")
+    for part in parts:
+        if part.config != first.config:
+            raise ResultError(f"{part.files[0]} is of another configuration than {first.files[0]}")
+        if [look.step for look in part.looks] != [look.step for look in first.looks]:
+            raise ResultError(f"{part.files[0]} holds looks after other updates than {first.files[0]}")
     looks = [
         Look(
             same[0].step,
@@ -180,6 +226,7 @@ def merged(parts: list[Result]) -> Result:
         [seeds for part in parts for seeds in part.groups],
         [file for part in parts for file in part.files],
         [source for part in parts for source in part.provenance],
+        [digest for part in parts for digest in part.weights],
     )
 
 
@@ -193,51 +240,79 @@ def live(name: str, scale: str = "ci") -> Result:
     """A run that this build trained.
 
     Raises:
-        ResultError: it is not there, with the command that makes it. ValueError: no such run in the catalogue.
+        ResultError: it is not there, or not as it was written, with the command that makes it. ValueError: no such run in the
+            catalogue.
     """
-    parts = []
-    for job in jobs_of(name, scale):
-        path = live_folder() / job.id / "result.json"
-        if not path.is_file():
-            seeds = ",".join(map(str, job.seeds))
-            raise ResultError(
-                f"run {name} (scale {scale}, seeds {seeds}) is not there: {path} is missing; "
-                f"`python -m ica.synthetic.training.run {scale} {name}` makes it"
-            )
-        parts.append(read(path))
-    return merged(parts)
+    return merged([_live(job) for job in jobs_of(name, scale)])
+
+
+def _live(job: Job) -> Result:
+    folder = live_folder() / job.id
+    try:
+        if not (folder / RESULT).exists():
+            raise ResultError(f"{folder / RESULT} is missing")
+        if found := seals.faults(folder / SEAL):
+            raise ResultError("; ".join(found))
+        result = read(folder / RESULT)
+        if found := unlike(job, result):
+            raise ResultError("; ".join(found))
+    except ResultError as error:
+        seeds = ",".join(map(str, job.seeds))
+        raise ResultError(
+            f"run {job.name} (scale {job.scale}, seeds {seeds}) is not there: {error}; "
+            f"`python -m ica.synthetic.training.run {job.scale} {job.name}` makes it"
+        ) from error
+    return result
 
 
 def stored(name: str, folder: Path | None = None) -> Result | None:
     """The stored run of that name at the largest scale there is, its seed groups together; None where there is none.
 
     Raises:
-        ResultError: a stored file that cannot be read.
+        ResultError: a stored file that cannot be read, or is of another run than its name says, with the commands that mend it.
     """
     folder = folder or (project_root() or Path.cwd()) / "results" / "paper"
     for scale in ("paper", "cores"):
-        parts = [read(path) for path in sorted(folder.glob(f"{scale}-{name}-seed*.json"))]
-        parts = [part for part in parts if part.name == name]
-        if parts:
-            return merged(parts)
+        files = sorted(folder.glob(f"{scale}-{name}-seed*.json"))
+        if files:
+            return merged([_stored(file, name, scale) for file in files])
     return None
 
 
-def _models(file: Path, config: RunConfig) -> list[Transformer]:
-    weights = (
-        file.with_name("weights.safetensors")
-        if file.name == "result.json"
-        else file.with_suffix(".safetensors")
-    )
+def _stored(file: Path, name: str, scale: str) -> Result:
     try:
+        result = read(file)
+        if (result.name, result.scale) != (name, scale):
+            raise ResultError(f"result {file} holds run {result.name} (scale {result.scale})")
+    except ResultError as error:
+        raise ResultError(f"{error}; {_advice(name, scale)}") from error
+    return result
+
+
+def _advice(name: str, scale: str) -> str:
+    return f'`git checkout -- results` restores it, `make stored SCALE={scale} RUNS="{name}"` makes it anew'
+
+
+def _models(config: RunConfig, file: Path, seeds: tuple[int, ...], digest: str | None) -> list[Transformer]:
+    """The models of one seed group; ResultError where their weights are missing, damaged or of other models."""
+    weights = file.with_name(WEIGHTS) if file.name == RESULT else file.with_suffix(".safetensors")
+    try:
+        if digest is not None and seals.sha256(weights) != digest:
+            raise ResultError(f"weights {weights} are damaged (their SHA-256 is not that of the result)")
         stacked = load_file(weights)
-        built = [Transformer(config.transformer()) for _ in range(len(next(iter(stacked.values()))))]
+        built = [Transformer(config.transformer()) for _ in seeds]
+        for name, tensor in stacked.items():
+            checks.finite(name, tensor)
+            if len(tensor) != len(seeds):
+                raise ValueError(f"{name} is of {len(tensor)} models, not {len(seeds)}")
         for k, model in enumerate(built):
             model.load_state_dict({name: tensor[k] for name, tensor in stacked.items()})
     except FileNotFoundError as error:
         raise ResultError(
             f"weights {weights} are missing; they are kept for live runs and the main stored one"
         ) from error
-    except (OSError, SafetensorError, RuntimeError, StopIteration) as error:
+    except ResultError:
+        raise
+    except (OSError, SafetensorError, RuntimeError, TypeError, ValueError) as error:
         raise ResultError(f"weights {weights} are damaged or of another model ({error})") from error
     return [model.eval() for model in built]

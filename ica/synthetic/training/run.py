@@ -1,7 +1,8 @@
 """Train one run of the catalogue and leave its result: `python -m ica.synthetic.training.run ci base`.
 
 Results go to `build/runs/<id>/`, checkpoints to a folder beside it that is removed once the result is whole. Started
-again after any end, the run goes on from its last checkpoint; a change of the code starts it anew.
+again after any end, the run goes on from its last checkpoint; other code or settings start it anew. With the settings that are
+the default here it gives the bits that a build gives.
 """
 
 import argparse
@@ -12,57 +13,85 @@ import platform
 import shutil
 import sys
 import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import save
 
-from ica.build import imports
-from ica.record.provenance import commit, dirty, hardware, seconds_since, threads, versions, write_json
-from ica.synthetic.task.metrics import cosine_error, normalised_mse
-from ica.synthetic.task.tokens import lengths, loss, read_at, tokens
-from ica.synthetic.training import results
+from ica.build import imports, jobs
+from ica.record import seals
+from ica.record.provenance import (
+    commit,
+    dirty,
+    hardware,
+    project_root,
+    seconds_since,
+    threads,
+    versions,
+    write_atomic,
+)
+from ica.synthetic.task.tokens import lengths
+from ica.synthetic.training import evaluation, locks, results
 from ica.synthetic.training.catalogue import SCALES, Job, jobs_of
-from ica.synthetic.training.checkpoints import CheckpointError
-from ica.synthetic.training.train import TrainingError, Weights, forward, train
+from ica.synthetic.training.train import State, train
 
 ROOT = Path(__file__).parents[3]
-NUMBERS = tuple(
-    f"ica.synthetic.{name}" for name in ("catalogue", "checkpoints", "results", "run", "training", "metrics")
-)
+MODULE = "ica.synthetic.training.run"
+# What the numbers of a result stand on; these and what they import. How a result is written and read has a number of its own
+# (`results.SCHEMA`).
+NUMBERS = ("ica.synthetic.training.train", "ica.synthetic.training.evaluation")
+DEVICES = ("cpu", "cuda", "auto")
+# A run of scale `ci` has the bits that the build's settings give. One of the larger scales, which may take days on a GPU, may be made with
+# any device and threads, which it says; code and library must be the same.
+FREE = ("code", "torch")
 
 
 def code_digest(root: Path = ROOT) -> str:
-    """SHA-256 over every module that a run stands on: another digest, another run."""
+    """SHA-256 over every module that the numbers of a run stand on: another digest, another run.
+
+    Raises:
+        ValueError: a name in `NUMBERS` that is no module.
+    """
     modules = imports.closure([f"import {name}" for name in NUMBERS], root)
+    if missing := sorted(set(NUMBERS) - set(modules)):
+        raise ValueError(f"NUMBERS of {MODULE} names {missing[0]!r}, which is no module")
     files = [imports.module_file(root, module) for module in modules]
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
 
 
-@torch.no_grad()
-def evaluate(job: Job, weights: Weights, count: int) -> dict[str, torch.Tensor]:
-    """Errors of every seed on `count` evaluation prompts at every prefix, and the loss of every seed, on the CPU."""
-    config, batch = job.config, results.evaluation_prompts(job.config, count=count)
-    seen, inputs = lengths(config.N, config.form), tokens(batch, config.form)
-    device = next(iter(weights.values())).device
-    outputs = forward(config)(weights, inputs.to(device).expand(len(job.seeds), *inputs.shape)).cpu()
-    predictions, good = outputs[:, :, read_at(seen, config.form)], batch.good.view(1, count, 1, -1)
-    return {
-        "error": cosine_error(predictions, good),
-        "nmse": normalised_mse(predictions, good),
-        "loss": torch.stack([loss(output, batch, config) for output in outputs]),
-    }
+def settings(count: int, device: str, environment: Mapping[str, str]) -> dict:
+    """What the bits of a result depend on besides its job: code, library, device, threads, and the variables that fix dispatch."""
+    made = {"code": code_digest()[:12], "torch": torch.__version__, "device": device, "threads": count}
+    made["instructions"] = torch.backends.cpu.get_cpu_capability()
+    return made | {name: environment.get(name) for name in jobs.ENVIRONMENT}
 
 
-def look_at(job: Job, folder: Path, step: int, weights: Weights) -> None:
-    """Leave the means over evaluation prompts after `step` updates as a file; twice gives the same file."""
-    found = evaluate(job, weights, results.LOOK_PROMPTS)
-    means = {"error": found["error"].mean(1), "nmse": found["nmse"].mean(1), "loss": found["loss"]}
-    write_json(
-        folder / f"look-{step:06d}.json", {"step": step} | {k: results.rounded(v) for k, v in means.items()}
-    )
+def faults(job: Job, folder: Path, threads: int = 1) -> list[str]:
+    """Why the result in a folder cannot be taken for the one that a build makes, one phrase each; empty if it can.
+
+    That is: a file is missing or damaged, it was made with other settings than the build's (of scale `ci`; of larger ones with
+    other code or another torch), or it is not all that the job asks.
+    """
+    variables = {**jobs.ENVIRONMENT, **dict.fromkeys(jobs.THREADS, str(threads))}
+    return _faults(job, folder, settings(threads, "cpu", variables))
+
+
+def _faults(job: Job, folder: Path, wanted: dict) -> list[str]:
+    if found := seals.faults(folder / results.SEAL):
+        return found
+    made, compared = seals.about(folder / results.SEAL), wanted if job.scale == "ci" else FREE
+    other = [
+        f"{key} {made.get(key)} (here {wanted[key]})" for key in compared if made.get(key) != wanted[key]
+    ]
+    found = [f"{folder} was made with {', '.join(other)}"] if other else []
+    try:
+        return found + results.unlike(job, results.read(folder / results.RESULT))
+    except results.ResultError as error:
+        return [*found, str(error)]
 
 
 def source(started: datetime, updates: int, seconds: float, device: str) -> dict:
@@ -83,81 +112,106 @@ def source(started: datetime, updates: int, seconds: float, device: str) -> dict
     }
 
 
-def _done(path: Path) -> bool:
-    """Is there a result of this very code, with its weights?"""
-    try:
-        (source,) = results.read(path).provenance
-    except results.ResultError:
-        return False
-    return source["code"] == code_digest()[:12] and path.with_name("weights.safetensors").is_file()
+def perform(job: Job, out: Path, device: str = "cpu", tell: jobs.Tell | None = None) -> Path:
+    """Train a job, or go on with it, and write result, weights and seal into `out`; the result's path.
 
+    A whole result of the same code and settings that is there already is left as it is. Where another process trains this very
+    run, its end is waited for, which stderr says.
 
-def _publish(job: Job, out: Path, weights: Weights, content: dict) -> Path:
-    """Write the weights, then the result that says that they are there, each at once or not at all."""
-    out.mkdir(parents=True, exist_ok=True)
-    temporary = out / f".weights.{os.getpid()}.tmp"
-    try:
-        save_file({name: tensor.contiguous().cpu() for name, tensor in weights.items()}, temporary)
-        temporary.chmod(0o644)
-        os.replace(temporary, out / "weights.safetensors")
-    finally:
-        temporary.unlink(missing_ok=True)
-    return results.write(out / "result.json", job, content)
-
-
-def perform(job: Job, out: Path, device: str = "cpu", status: Path | None = None) -> Path:
-    """Train a job, or go on with it, and write `out/result.json` and `out/weights.safetensors`; the result's path.
-
-    A result of the same code that is there already is left as it is.
+    Args:
+        tell: is called with how far it is.
 
     Raises:
         TrainingError, CheckpointError: as `train` says; no result is written.
         ResultError: the result cannot be written, as on a full disk; the last checkpoint stays.
         KeyboardInterrupt: asked to stop; the updates done are kept.
     """
-    if _done(out / "result.json"):
-        _tidy(job, out)  # killed between the result and this, a run leaves its checkpoints
-        return out / "result.json"
-    started, begun, spent = datetime.now(UTC), time.time(), [0.0]
-    folder = out.with_name(f".{job.id}-{code_digest()[:12]}")
-    folder.mkdir(parents=True, exist_ok=True)
-    first: list[int] = []
+    what = f"the training of run {job.name} (scale {job.scale}, seeds {','.join(map(str, job.seeds))})"
+    with locks.held(out.with_name(f".{job.id}.lock"), what, tell):
+        made = settings(torch.get_num_threads(), device, os.environ)
+        if _faults(job, out, made):
+            _make(job, out, made, _checkpoints(job, out, made), tell)
+        _tidy(job, out)  # also after a run that was killed between its result and this
+    return out / results.RESULT
 
-    def look(step: int, weights: Weights) -> None:
-        first.append(step)
-        if step % job.every and step != job.config.steps:
-            return  # gone on from where a signal stopped it: an uninterrupted run does not look here
+
+def _checkpoints(job: Job, out: Path, made: dict) -> Path:
+    """The folder for checkpoints with these settings; what a killed process left half-written in it is removed."""
+    text = json.dumps(made, sort_keys=True)
+    folder = out.with_name(f".{job.id}-{hashlib.sha256(text.encode()).hexdigest()[:12]}")
+    for half in folder.glob("*.tmp"):
+        half.unlink()
+    for other in out.parent.glob(f".{job.id}-*"):
+        if other != folder:
+            print(
+                f"checkpoints in {other} are of other code or settings; not used", file=sys.stderr, flush=True
+            )
+    return folder
+
+
+def _make(job: Job, out: Path, made: dict, folder: Path, tell: jobs.Tell | None) -> None:
+    """Train and publish."""
+    started, begun, spent, first = datetime.now(UTC), time.time(), [0.0], []
+
+    def look(step: int, weights: dict) -> dict:
         before = time.time()
-        look_at(job, folder, step, weights)
+        found = evaluation.look(job.config, step, weights)
         spent[0] += time.time() - before
-        if status:
-            progress = f"{step}/{job.config.steps}"
-            write_json(status, {"state": "running", "started": begun, "progress": progress})
+        return found
 
-    state = train(job.config, job.seeds, folder, every=job.every, look=look, device=device)
+    def progress(text: str) -> None:
+        first.append(int(text.partition("/")[0]))
+        if tell:
+            tell(text)
+
+    state = train(
+        job.config,
+        job.seeds,
+        folder,
+        every=job.every,
+        look=look,
+        tell=progress,
+        device=made["device"],
+    )
     seconds = time.time() - begun - spent[0]
-    final = evaluate(job, state.weights, results.PROMPTS)
+    final = evaluation.evaluate(job.config, state.weights, evaluation.PROMPTS)
     content = {
         "seen": lengths(job.config.N, job.config.form).tolist(),
-        "losses": results.rounded(torch.tensor(state.losses)),
-        "looks": [json.loads(path.read_text()) for path in sorted(folder.glob("look-*.json"))],
-        "final": {key: results.rounded(final[key]) for key in ("error", "nmse")},
-        "provenance": source(started, state.step - first[0], seconds, device),
+        "losses": evaluation.rounded(torch.tensor(state.losses)),
+        "looks": state.looks,
+        "final": {key: evaluation.rounded(final[key]) for key in ("error", "nmse")},
+        "provenance": source(started, state.step - first[0], seconds, made["device"]),
     }
+    with _writing(
+        f"result of run {job.name} could not be written to {out}", f"its last checkpoint is kept in {folder}"
+    ):
+        _publish(job, out, made, state, content)
+
+
+def _publish(job: Job, out: Path, made: dict, state: State, content: dict) -> None:
+    """Write the weights, the result, and the seal that says that both are there, each at once or not at all."""
+    weights = {name: tensor.contiguous().cpu() for name, tensor in state.weights.items()}
+    path = write_atomic(out / results.WEIGHTS, save(weights))
+    result = results.write(out / results.RESULT, job, content | {"weights": seals.sha256(path)})
+    seals.write(out / results.SEAL, [path, result], made)
+
+
+@contextmanager
+def _writing(what: str, rest: str) -> Iterator[None]:
+    """An error of the system as a `ResultError` that says what could not be written, why, and what there is."""
     try:
-        path = _publish(job, out, state.weights, content)
+        yield
     except (OSError, SafetensorError) as error:
-        raise results.ResultError(
-            f"result of run {job.name} could not be written to {out} ({error}); its last checkpoint is kept in {folder}"
-        ) from error
-    _tidy(job, out)
-    return path
+        raise results.ResultError(f"{what} ({error}); {rest}") from error
 
 
 def _tidy(job: Job, out: Path) -> None:
-    """Remove the checkpoints of a job whose result is there."""
+    """Remove the checkpoints of a job whose result is there, and what killed processes left half-written beside it."""
     for old in out.parent.glob(f".{job.id}-*"):
         shutil.rmtree(old, ignore_errors=True)
+    for name in (results.RESULT, results.WEIGHTS, results.SEAL):
+        for half in out.glob(f".{name}.*"):
+            half.unlink()
 
 
 def stem(job: Job) -> str:
@@ -172,63 +226,78 @@ def command(job: Job) -> str:
 
 
 def store(job: Job, result: Path, folder: Path) -> Path:
-    """Copy a result to the stored ones, under a name that says scale, run and seeds; with the weights of `base`."""
+    """Copy a result to the stored ones, under a name that says scale, run and seeds; with the weights of `base`.
+
+    Raises:
+        ResultError: it cannot be written; the one before, if any, stays.
+    """
     target = folder / f"{stem(job)}.json"
-    folder.mkdir(parents=True, exist_ok=True)
-    if job.name == "base" and 0 in job.seeds:
-        shutil.copyfile(result.with_name("weights.safetensors"), target.with_suffix(".safetensors"))
-    shutil.copyfile(result, target)
-    return target
+    with _writing(f"result of run {job.name} could not be stored as {target}", f"it is kept in {result}"):
+        if job.name == "base" and 0 in job.seeds:
+            weights = result.with_name(results.WEIGHTS).read_bytes()
+            write_atomic(target.with_suffix(".safetensors"), weights)
+        return write_atomic(target, result.read_bytes())
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m ica.synthetic.training.run", description=__doc__.splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__.splitlines()[0])
     parser.add_argument("scale", help=f"one of {', '.join(SCALES)}")
     parser.add_argument("name", help="a run of `runs.yml`")
     parser.add_argument("--seeds", help="only the group of these seeds, as in 0,1,2")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, or auto (a GPU where there is one)")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads on the CPU")
+    parser.add_argument("--threads", default="1", help="threads on the CPU (default: 1, as in a build)")
     parser.add_argument("--store", action="store_true", help="copy the result to results/paper as well")
     parser.add_argument("--status", type=Path, help="a JSON file that says how far the run is")
     return parser.parse_args()
 
 
+def _chosen(options: argparse.Namespace) -> list[Job]:
+    """The jobs that the options name; ValueError for what there is not."""
+    chosen = jobs_of(options.name, options.scale)
+    if options.seeds is None:
+        return chosen
+    groups = {",".join(map(str, job.seeds)): job for job in chosen}
+    given = options.seeds.replace(" ", "")
+    if given not in groups:
+        accepted = " or ".join(groups)
+        raise ValueError(f"--seeds {options.seeds!r} is no seed group of it; accepted: {accepted}")
+    return [groups[given]]
+
+
+def _device(given: str) -> str:
+    """cpu or cuda; ValueError for another name, or a GPU that is not there."""
+    if given not in DEVICES:
+        raise ValueError(f"--device must be one of {', '.join(DEVICES)}; got {given!r}")
+    there = torch.cuda.is_available()
+    if given == "cuda" and not there:
+        raise ValueError("--device cuda: PyTorch finds no such GPU here; accepted: cpu, auto")
+    return "cuda" if given != "cpu" and there else "cpu"
+
+
+def _threads(given: str) -> int:
+    if not given.strip().isdecimal() or int(given) < 1:
+        raise ValueError(f"--threads must be a whole number of at least 1, got {given!r}")
+    return int(given)
+
+
+def _work(options: argparse.Namespace) -> Callable[[jobs.Tell], None]:
+    def work(tell: jobs.Tell) -> None:
+        chosen, device, count = _chosen(options), _device(options.device), _threads(options.threads)
+        jobs.settle(MODULE, count)
+        torch.set_num_threads(count)
+        for job in chosen:
+            path = perform(job, results.live_folder() / job.id, device, tell)
+            kept = (project_root() or ROOT) / "results" / "paper"
+            print(store(job, path, kept) if options.store else path)
+
+    return work
+
+
 def main() -> int:
     options = _arguments()
-    begun = time.time()
-    state = "failed"
-    try:
-        chosen = jobs_of(options.name, options.scale)
-        if options.seeds:
-            seeds = tuple(int(seed) for seed in options.seeds.split(","))
-            chosen = [job for job in chosen if job.seeds == seeds]
-            if not chosen:
-                raise ValueError(f"--seeds {options.seeds} is no seed group of run {options.name}")
-        if options.device not in ("cpu", "cuda", "auto"):
-            raise ValueError(f"--device must be cpu, cuda or auto, got {options.device!r}")
-        device = (
-            ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
-        )
-        torch.set_num_threads(options.threads)
-        for job in chosen:
-            path = perform(job, results.live_folder() / job.id, device, options.status)
-            print(store(job, path, ROOT / "results" / "paper") if options.store else path)
-        state = "done"
-    except (ValueError, TrainingError, CheckpointError) as error:
-        if options.status:
-            report = f"Training run {options.name} (scale {options.scale}) failed.\n\n{error}\n"
-            options.status.with_suffix(".failure").write_text(report, encoding="utf-8")
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt as stop:
-        print(stop, file=sys.stderr)
-        return 130
-    finally:
-        if options.status:
-            write_json(options.status, {"state": state, "started": begun, "seconds": time.time() - begun})
-    return 0
+    if options.scale != "ci":  # may take days; a limit that was asked for holds
+        os.environ[jobs.LIMIT] = os.environ.get(jobs.LIMIT) or "0"
+    return jobs.run(_work(options), f"Training run {options.name} (scale {options.scale})", options.status)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -24,27 +24,28 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8
 Weights = dict[str, Float[Tensor, "seeds ..."]]
 
 
-class TrainingError(RuntimeError):
+class TrainingError(ValueError):
     """Training cannot go on; the message says at which update, for which seed, and what is kept."""
 
 
 @dataclass
 class State:
-    """Weights and Adam's moments of all seeds after `step` updates, with the loss of each update so far."""
+    """Weights and Adam's moments of all seeds after `step` updates, with the loss of each update and the looks so far."""
 
     weights: Weights
     first: Weights
     second: Weights
     step: int
     losses: list[list[float]]
+    looks: list[dict] = field(default_factory=list)
 
     def to(self, device: str) -> "State":
         """The same state on a device."""
-        moved = [
-            {name: tensor.to(device) for name, tensor in group.items()}
-            for group in (self.weights, self.first, self.second)
-        ]
-        return State(*moved, self.step, self.losses)
+        moved = {
+            group: {name: tensor.to(device) for name, tensor in getattr(self, group).items()}
+            for group in ("weights", "first", "second")
+        }
+        return replace(self, **moved)
 
     def tensors(self) -> dict[str, Tensor]:
         """One flat dictionary, for a checkpoint."""
@@ -69,20 +70,20 @@ def start(config: RunConfig, seeds: tuple[int, ...]) -> State:
 
 
 def resume(config: RunConfig, seeds: tuple[int, ...], folder: Path) -> State:
-    """The state of the last checkpoint in the folder, or the start where there is none.
+    """The state of the last whole checkpoint in the folder, or the start where there is none.
 
     Raises:
-        CheckpointError: the last checkpoint is damaged or of another run.
+        CheckpointError: the checkpoint is of another run.
     """
-    found = checkpoints.paths(folder)
-    if not found:
+    found = checkpoints.last(folder, config, seeds)
+    if found is None:
         return start(config, seeds)
-    tensors, header = checkpoints.load(found[-1], config, seeds)
+    tensors, header = found
     groups: dict[str, Weights] = {"weights": {}, "first": {}, "second": {}}
     for key, tensor in tensors.items():
         group, _, name = key.partition("/")
         groups[group][name] = tensor
-    return State(groups["weights"], groups["first"], groups["second"], header["step"], header["losses"])
+    return State(**groups, step=header["step"], losses=header["losses"], looks=header["looks"])
 
 
 def forward(config: RunConfig) -> Callable[[Weights, Tensor], Tensor]:
@@ -144,40 +145,47 @@ def train(
     folder: Path,
     *,
     every: int = 100,
-    look: Callable[[int, Weights], None] | None = None,
+    look: Callable[[int, Weights], dict] | None = None,
+    tell: Callable[[str], None] | None = None,
     device: str = "cpu",
 ) -> State:
     """Train all seeds to `config.steps` updates, from the last checkpoint in `folder` if there is one.
 
     Args:
         every: updates between checkpoints; the last update is always saved.
-        look: called with the number of updates done and the weights, where it starts or goes on and at each checkpoint.
+        look: called with the number of updates done and the weights, before the first update, after every `every` and after the
+            last; what it gives, as JSON holds it, is kept in the checkpoints and in `State.looks`.
+        tell: called with how far it is, as in "50/300", where it starts or goes on and at each checkpoint.
         device: where the weights live; prompts are always drawn on the CPU, so that they are the same everywhere.
 
     Raises:
         TrainingError: a model that gives values that are not finite; the last checkpoint stays.
-        CheckpointError: a checkpoint that cannot be read or written.
+        CheckpointError: a checkpoint that is of another run, or cannot be written.
         KeyboardInterrupt: asked to stop by SIGINT, SIGTERM or SIGHUP; the updates done are saved.
     """
     checks.whole("every", every, 1)
     if not seeds or len(set(seeds)) != len(seeds):
         raise ValueError(f"seeds must be distinct and at least one, got {seeds}")
     state, run, begun = resume(config, seeds, folder).to(device), forward(config), time.time()
-    if look:
-        look(state.step, state.weights)
+    tell = tell or (lambda progress: None)
+    tell(f"{state.step}/{config.steps}")
+    if look and state.step == 0:
+        state.looks.append(look(0, state.weights))
     with _asked_to_stop() as asked:
         while state.step < config.steps:
             _update(state, run, config, seeds, folder)
-            if asked or state.step % every == 0 or state.step == config.steps:
+            due = state.step % every == 0 or state.step == config.steps
+            if look and due:
+                state.looks.append(look(state.step, state.weights))
+            if asked or due:
                 header = {"config": config.as_dict(), "seeds": list(seeds), "step": state.step}
-                checkpoints.save(folder, state.tensors(), header | {"losses": state.losses})
-                if look and not asked:
-                    look(state.step, state.weights)
+                header |= {"losses": state.losses, "looks": state.looks}
+                checkpoints.save(folder, state.tensors(), header)
+                tell(f"{state.step}/{config.steps}")
                 _progress(config, state, begun)
             if asked:
-                raise KeyboardInterrupt(
-                    f"stopped by signal {asked[0]} after update {state.step}, which is saved"
-                )
+                name = signal.Signals(asked[0]).name
+                raise KeyboardInterrupt(f"signal {name} after update {state.step}, which is saved")
     return state
 
 

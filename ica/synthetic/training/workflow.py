@@ -32,7 +32,7 @@ def digests(own: Mapping[str, str], wanted: Mapping[str, list[Job]], code: str) 
     """The notebooks' digests, with the runs that they read and the code that trains those."""
     return {
         name: hashlib.sha256(
-            json.dumps([digest, code, [job.id for job in wanted[name]]]).encode()
+            json.dumps([digest, code, [[job.id, job.every] for job in wanted[name]]]).encode()
         ).hexdigest()
         if wanted[name]
         else digest
