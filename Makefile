@@ -9,69 +9,86 @@ THREADS ?= 1
 MODEL ?=
 BBQ ?=
 MODELS ?=
+LIMIT ?=
 PYTHON ?= python3
-export PROFILE SET JOBS SNAKEMAKE_FLAGS SCALE RUNS THREADS MODEL BBQ MODELS
+# Values reach the programs as they were typed, by the environment: make does not expand a $ in them.
+SETTINGS := PROFILE SET JOBS SNAKEMAKE_FLAGS SCALE RUNS THREADS MODEL BBQ MODELS LIMIT PYTHON
+$(foreach name,$(SETTINGS),$(eval override $(name) := $$(value $(name))))
+export $(SETTINGS)
+export PYTHONUTF8 := 1
 
 VENV := .venv
 BIN := $(VENV)/bin
 # Written last, so that a half-made environment does not count as done.
 READY := $(VENV)/.ready
+# An environment holds the path it was made at; it does not survive a move.
+PLACE := $(VENV)/.place
 TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' constraints.txt)
 # Progress bars on a terminal, silence in logs.
 PIP := $(BIN)/python -m pip install --disable-pip-version-check $(if $(MAKE_TERMOUT),,-qq)
-SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
+# `exec`, so that a signal to make reaches the build.
+BOOK := exec $(BIN)/python -m ica.build.book --under-make --limit="$$LIMIT"
 
-.PHONY: help book test lint repeat stored ladder clean
+.PHONY: help book test faults lint repeat stored ladder clean moved
 .DEFAULT_GOAL := help
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s%s\n", $$1, $$2}' Makefile
 	@echo
 	@echo "  make book PROFILE=ci                  two cores, no GPU (default); PROFILE=paper: the full scale"
 	@echo "  make book SET=\"seed=3 prompts=50\"     other parameters, for every notebook that declares them"
 	@echo "  make book JOBS=4                      notebooks and training runs at once (default: 2)"
+	@echo "  make book LIMIT=300                   minutes that a notebook or run may take (default: 120; 0: any time)"
 	@echo "  make book MODEL=smollm2 BBQ=folder    another language model (name, .gguf file, folder, hub id); the official BBQ"
 	@echo "  make stored SCALE=cores RUNS=\"base\"   only some runs of ica/synthetic/training/runs.yml; THREADS=8: for each"
 
-# On failure the report is to be the last thing on the screen, so `make` is stopped (quietly, by SIGPIPE)
-# before it adds a line of its own; its exit status is then 141.
 book: $(READY) ## run what changed, build the site into build/book
-	@$(BIN)/python -m ica.build.book --profile "$$PROFILE" --set "$$SET" --jobs "$$JOBS" \
-	    --model "$$MODEL" --items "$$BBQ" \
-	    --flags "$$SNAKEMAKE_FLAGS" || { status=$$?; kill -PIPE $$PPID; exit $$status; }
+	@$(BOOK) --profile="$$PROFILE" --set="$$SET" --jobs="$$JOBS" --model="$$MODEL" --items="$$BBQ" \
+	    --flags="$$SNAKEMAKE_FLAGS"
 
 test: $(READY) ## run the tests
-	@$(BIN)/python -m pytest -n 2 -q
+	@$(BIN)/python -m pytest -n 2 -q -m "not slow"
+
+faults: $(READY) ## run the slow tests: whole books, broken on purpose
+	@$(BIN)/python -m pytest -n 2 -q -m slow
 
 lint: $(READY) ## check style, and that notebooks are stored without outputs
-	@$(BIN)/ruff check --extend-exclude notebooks .
-	@$(BIN)/ruff format --check --extend-exclude notebooks .
-	@$(BIN)/ruff check --line-length 88 notebooks
-	@$(BIN)/ruff format --check --line-length 88 notebooks
-	@$(BIN)/nbstripout --verify --keep-id notebooks/*.ipynb
+	@$(BIN)/python -m ruff check --extend-exclude notebooks .
+	@$(BIN)/python -m ruff format --check --extend-exclude notebooks .
+	@$(BIN)/python -m ruff check --line-length 88 notebooks
+	@$(BIN)/python -m ruff format --check --line-length 88 notebooks
+	@$(BIN)/python -m nbstripout --verify --keep-id notebooks/*.ipynb
 
 repeat: $(READY) ## build twice from nothing and compare the figure data bit by bit
-	@$(BIN)/python -m ica.build.repeat --profile "$$PROFILE"
+	@$(BIN)/python -m ica.build.repeat --limit="$$LIMIT" --profile="$$PROFILE" --jobs="$$JOBS"
 
 stored: $(READY) ## train the runs of a scale (SCALE=paper) and keep their results in results/paper
-	@$(BIN)/python -m snakemake --cores "$$JOBS" --rerun-triggers params --rerun-incomplete --keep-going --nolock \
-	    $$SNAKEMAKE_FLAGS --config stored="$$SCALE" runs="$$RUNS" threads="$$THREADS" -- stored
+	@$(BOOK) --target=stored --scale="$$SCALE" --runs="$$RUNS" --threads="$$THREADS" --jobs="$$JOBS" \
+	    --flags="$$SNAKEMAKE_FLAGS"
 
 ladder: $(READY) ## read the ladder of language models (MODELS="smollm2 ...") and keep the results in results/llm
-	@$(BIN)/python -m snakemake --cores "$$JOBS" --rerun-triggers params --rerun-incomplete --keep-going --nolock \
-	    $$SNAKEMAKE_FLAGS --config models="$$MODELS" -- ladder
+	@$(BOOK) --target=ladder --models="$$MODELS" --jobs="$$JOBS" --flags="$$SNAKEMAKE_FLAGS"
 
 clean: ## remove everything that was built (the environment stays)
-	@rm -rf build .snakemake .pytest_cache .ruff_cache .hypothesis
+	@"$$PYTHON" -m ica.build.clean
+
+ifneq ($(wildcard $(PLACE)),)
+ifneq ($(shell cat $(PLACE)),$(shell pwd -P))
+$(READY): moved
+endif
+endif
+
+moved:
+	@echo "The folder was moved since $(VENV) was made: it is made anew."
+	@rm -rf $(VENV)
 
 $(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c '$(SUPPORTED)' 2>/dev/null || { \
-	    echo "Python 3.11 or 3.12 is needed, and $(PYTHON) is" \
-	        "$$($(PYTHON) --version 2>&1 || true). Name another one: make PYTHON=python3.11 ..." >&2; exit 1; }
+	@"$$PYTHON" ica/build/supported.py
 	@rm -f $@
-	@$(BIN)/python -c '$(SUPPORTED)' 2>/dev/null && $(BIN)/python -m pip --version >/dev/null 2>&1 \
-	    || { echo "Making $(VENV) ..."; $(PYTHON) -m venv --clear $(VENV); }
+	@$(BIN)/python ica/build/supported.py 2>/dev/null && $(BIN)/python -m pip --version >/dev/null 2>&1 \
+	    || { echo "Making $(VENV) ..."; "$$PYTHON" -m venv --clear $(VENV); }
 	@echo "Installing the pinned packages into $(VENV) (a few minutes, about 2 GB) ..."
 	@$(PIP) $(TORCH)
 	@$(PIP) --constraint constraints.txt --editable '.[test]'
+	@pwd -P > $(PLACE)
 	@touch $@

@@ -2,21 +2,29 @@
 # by hand: snakemake --cores 2 --rerun-triggers params --config profile=ci
 # What must run again follows from content, never from time stamps: each rule carries a digest of what it
 # depends on as a parameter, so a fresh clone, a rebase or a touched file runs nothing.
+# The shell gets names and hashes of ours alone: what a user may set comes by files (settings.json, jobs of shards).
+import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(workflow.basedir))
-from ica.build import notebooks, site
-from ica.build.execute import ENVIRONMENT
+from ica.build import book, jobs, mend, notebooks, settings, site
+from ica.record.provenance import write_json
 
 ROOT = Path(workflow.basedir)
 PROFILE = config.get("profile", "ci")
-SETTINGS = str(config.get("set", ""))
-OUT = f"build/{PROFILE}"
-OVERRIDES = notebooks.overrides(ROOT, PROFILE, SETTINGS)
-DIGESTS = {name: notebooks.digest(ROOT, name, values) for name, values in OVERRIDES.items()}
+ASKED = settings.Settings(profile=PROFILE)
+SETTINGS = f"{ASKED.out}/settings.json"
+if jobs.BUILD in os.environ:
+    ASKED = settings.read(Path(SETTINGS))
+else:  # by hand: no settings of an earlier build
+    ASKED.write(ROOT)
+OUT = ASKED.out
+OVERRIDES = notebooks.overrides(ROOT, PROFILE, ASKED.parameters)
+OWN = {name: notebooks.digest(ROOT, name, values) for name, values in OVERRIDES.items()}
+DIGESTS = dict(OWN)
 # Training runs: one job per configuration and seed group (ica/synthetic/training/runs.yml), shared by notebooks and profiles.
-STORED = config.get("stored")
+STORED = ASKED.stored if ASKED.target == "stored" else ""
 JOBS, NEEDED, KEPT, CODE = {}, {name: [] for name in DIGESTS}, {}, ""
 if STORED or any(notebooks.runs(ROOT, name) for name in DIGESTS):
     from ica.synthetic.training import run, workflow as training
@@ -24,13 +32,13 @@ if STORED or any(notebooks.runs(ROOT, name) for name in DIGESTS):
     CODE = run.code_digest(ROOT)
     NEEDED = training.needed(ROOT, OVERRIDES)
     DIGESTS = training.digests(DIGESTS, NEEDED, CODE)
-    KEPT = {run.stem(job): job for job in training.to_store(STORED, str(config.get("runs") or ""))} if STORED else {}
-    JOBS = {job.id: job for jobs in [*NEEDED.values(), KEPT.values()] for job in jobs}
+    KEPT = {run.stem(job): job for job in training.to_store(STORED, " ".join(ASKED.runs))} if STORED else {}
+    JOBS = {job.id: job for jobs_ in [*NEEDED.values(), KEPT.values()] for job in jobs_}
 # Language models: one job per model and category of BBQ (ica/llm/protocol/runs.yml), after the files that they need are there.
 from ica.llm.model import assets
-from ica.llm.protocol import shards, workflow as reading
+from ica.llm.protocol import results as readings, shards, workflow as reading
 
-MODELS = reading.to_store(str(config.get("models") or "")) if "models" in config else []
+MODELS = reading.to_store(" ".join(ASKED.models)) if ASKED.target == "ladder" else []
 READ = reading.needed(ROOT, OVERRIDES)
 LOADED = reading.models(ROOT, OVERRIDES)
 LADDER = [shard for model in MODELS for shard in shards.shards("ladder", model)]
@@ -38,7 +46,31 @@ ATTACKED = reading.attacked(MODELS)
 SHARDS = {shard.id: shard for group in [*READ.values(), LADDER] for shard in group}
 READING = shards.code_digest(ROOT) if SHARDS else ""
 DIGESTS = reading.digests(DIGESTS, READ, LOADED, READING)
-SETTLED = " ".join(f"{name}={value}" for name, value in ENVIRONMENT.items() if "THREADS" not in name)
+for shard in SHARDS.values():
+    write_json(ROOT / f"build/llm/jobs/{shard.id}.json", shards.job(shard))
+# What is there of an earlier build is whole, or it is made again.
+if os.environ.pop(book.MEND, ""):
+    UNITS = [
+        mend.sealed(f"notebook {name}", (Path(f"{OUT}/executed/{name}.ipynb"), Path(f"{OUT}/record/{name}")), Path(f"{OUT}/{name}.seal.json"), settings=digest)
+        for name, digest in OWN.items()
+    ]
+    UNITS += [
+        mend.Unit(f"training run {run.stem(job)}", (Path(f"build/runs/{job.id}"),), lambda job=job: run.faults(job, Path(f"build/runs/{job.id}"), ASKED.threads))
+        for job in JOBS.values()
+    ]
+    UNITS += [
+        mend.Unit(f"shard {shard.stem}", (Path(f"build/llm/{shard.id}.json"),), lambda shard=shard: readings.faults(shard, Path(f"build/llm/{shard.id}.json")))
+        for shard in SHARDS.values()
+    ]
+    if ATTACKED:
+        from ica.llm.jailbreak import results as attacked
+    UNITS += [
+        mend.Unit(f"attacks on {model}", (Path(f"build/llm/secret/{model}.json"),), lambda model=model, words=words: attacked.faults(model, words, Path(f"build/llm/secret/{model}.json")))
+        for model, words in ATTACKED.items()
+    ]
+    UNITS.append(mend.sealed("the site", (Path(f"{OUT}/html"),), Path(f"{OUT}/{site.SEAL}")))
+    if MENDED := mend.mend(UNITS):
+        Path(f"{OUT}/status/{book.MENDED}").write_text("\n".join(MENDED) + "\n", encoding="utf-8")
 
 
 wildcard_constraints:
@@ -46,24 +78,31 @@ wildcard_constraints:
     shard="[0-9a-f]{12}",
 
 
+# Everything by name, not the site alone: of a target that is there Snakemake would not miss what it was made from.
 rule all:
     input:
         f"{OUT}/html",
+        f"{OUT}/claims.json",
+        f"{OUT}/paper_claims.json",
+        expand(f"{OUT}/executed/{{name}}.ipynb", name=DIGESTS),
+        expand(f"{OUT}/record/{{name}}", name=DIGESTS),
+        [f"build/runs/{job.id}/result.json" for group in NEEDED.values() for job in group],
+        [f"build/llm/{shard.id}.json" for group in READ.values() for shard in group],
 
 
 rule train:
     output:
         result="build/runs/{id}/result.json",
         weights="build/runs/{id}/weights.safetensors",
+        seal="build/runs/{id}/seal.json",
     params:
         code=CODE,
         job=lambda wildcards: run.command(JOBS[wildcards.id]),
         name=lambda wildcards: run.stem(JOBS[wildcards.id]),
     priority: 1
-    threads: int(config.get("threads", 1))
+    threads: ASKED.threads
     shell:
-        "{SETTLED} OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads} {sys.executable} -m ica.synthetic.training.run {params.job} "
-        "--threads {threads} --status {OUT}/status/{params.name}.json"
+        "exec {sys.executable:q} -m ica.synthetic.training.run {params.job} --threads {threads} --status {OUT}/status/{params.name}.json"
 
 
 rule keep:
@@ -75,7 +114,7 @@ rule keep:
         job=lambda wildcards: run.command(KEPT[wildcards.stem]),
         code=CODE,
     shell:
-        "{sys.executable} -m ica.synthetic.training.run {params.job} --store"
+        "exec {sys.executable:q} -m ica.synthetic.training.run {params.job} --threads {ASKED.threads} --store"
 
 
 rule stored:
@@ -90,7 +129,7 @@ rule fetch:
         asset=lambda wildcards: assets.named(wildcards.asset).sha256,
     priority: 3
     shell:
-        "{sys.executable} -m ica.llm.model.prepare {wildcards.asset} --out {output} --failure {OUT}/status/fetch-{wildcards.asset}.failure"
+        "exec {sys.executable:q} -m ica.llm.model.prepare {wildcards.asset} --out {output} --status {OUT}/status/fetch-{wildcards.asset}.json"
 
 
 rule read:
@@ -100,14 +139,13 @@ rule read:
         "build/llm/{shard}.json",
     params:
         code=READING,
-        shard=lambda wildcards: reading.command(SHARDS[wildcards.shard]),
         source=lambda wildcards: [reading.content(one) for one in (SHARDS[wildcards.shard].model, SHARDS[wildcards.shard].items)],
         name=lambda wildcards: SHARDS[wildcards.shard].stem,
     priority: 2
     threads: 1
     shell:
-        "{SETTLED} OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads} {sys.executable} -m ica.llm.protocol.measure {params.shard} "
-        "--threads {threads} --status {OUT}/status/{params.name}.json"
+        "exec {sys.executable:q} -m ica.llm.protocol.measure --job build/llm/jobs/{wildcards.shard}.json --threads {threads} "
+        "--status {OUT}/status/{params.name}.json"
 
 
 rule attack:
@@ -121,8 +159,8 @@ rule attack:
         source=lambda wildcards: reading.content(wildcards.model),
     threads: 1
     shell:
-        "{SETTLED} OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads} {sys.executable} -m ica.llm.jailbreak.attack {wildcards.model} "
-        "--secrets {params.words} --out {output}"
+        "exec {sys.executable:q} -m ica.llm.jailbreak.attack {wildcards.model} --secrets {params.words} --out {output} "
+        "--status {OUT}/status/attack-{wildcards.model}.json"
 
 
 rule ladder:
@@ -132,7 +170,7 @@ rule ladder:
     params:
         models=" ".join(MODELS),
     shell:
-        "{sys.executable} -m ica.llm.protocol.results {params.models} && {sys.executable} -m ica.llm.jailbreak.results {input.attacks}"
+        "{sys.executable:q} -m ica.llm.protocol.results {params.models} && exec {sys.executable:q} -m ica.llm.jailbreak.results {input.attacks}"
 
 
 rule execute:
@@ -145,14 +183,13 @@ rule execute:
         notebook=f"{OUT}/executed/{{name}}.ipynb",
         record=directory(f"{OUT}/record/{{name}}"),
     params:
+        # What of the settings concerns this notebook is in its digest.
         digest=lambda wildcards: DIGESTS[wildcards.name],
     # Long ones begin as soon as they can, so that none is left alone at the end.
     priority: lambda wildcards: 4 if notebooks.long(ROOT, wildcards.name) else 0
     threads: 1
-    # SETTINGS is no parameter of the rule: what of it concerns a notebook is in that notebook's digest.
     shell:
-        "{sys.executable} -m ica.build.execute {wildcards.name} --profile {PROFILE} --out {OUT} "
-        "--set={SETTINGS:q}"
+        "exec {sys.executable:q} -m ica.build.execute {wildcards.name} --settings {SETTINGS} --out {OUT} --status {OUT}/status/{wildcards.name}.json"
 
 
 rule claims:
@@ -163,10 +200,8 @@ rule claims:
         paper=f"{OUT}/paper_claims.json",
     params:
         digest=site.registry_digest(ROOT, DIGESTS),
-    log:
-        f"{OUT}/status/claims.log",
     shell:
-        "{sys.executable} -m ica.record.ledger {input} --out {output.ours} --paper {output.paper} 2> {log}"
+        "exec {sys.executable:q} -m ica.build.ledger {input} --out {output.ours} --paper {output.paper} --status {OUT}/status/claims.json"
 
 
 rule site:
@@ -177,7 +212,5 @@ rule site:
         directory(f"{OUT}/html"),
     params:
         digest=site.source_digest(ROOT, DIGESTS),
-    log:
-        f"{OUT}/status/site.log",
     shell:
-        "{sys.executable} -m ica.build.site {OUT} > {log} 2>&1"
+        "exec {sys.executable:q} -m ica.build.site {OUT} --status {OUT}/status/site.json"

@@ -3,6 +3,7 @@
 `alpha` imports `ica.one`; `beta` imports `ica.three`, which imports `ica.two`; `gamma` imports neither.
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -37,8 +38,20 @@ All the claims of this book.
 ```{criteria-history}
 ```
 
+## Faults
+
+```{faults}
+```
+
 ```{bibliography}
 ```
+"""
+FAULTS = """import pytest
+
+
+@pytest.mark.fault("Ends", "`make` is <b>killed</b>", "it goes on")
+def test_ends():
+    pass
 """
 BIB = "@misc{key, title = {Title}, author = {Author, A.}, year = {2020}}\n"
 
@@ -126,7 +139,25 @@ PAPER = [
         "page": "notebooks/gamma",
     },
 ]
-REASON = "needs <b>more</b> {ref}`none` **memory**, $5 or $6"
+# What a model or a user may write: markup of the page, of the browser, of templates; and what steers a terminal.
+HOSTILE = (
+    "<script>window.hit = 1; alert(1)</script>",
+    "</textarea></title></script></details></td></table></article><img src=x onerror='window.hit = 1'>",
+    "<a href='javascript:window.hit=1'>link</a> [link](javascript:window.hit=1)",
+    "{download}`file <../../../../secret.txt>` {download}`../secret.txt` [](../../../../secret.txt)",
+    "![image](https://foreign.example/one.png) <https://foreign.example/>",
+    "{ref}`nowhere` {doc}`nowhere` {glue:text}`nothing` {says}`nothing` (target)= [^note] [note]: # 'x'",
+    "```{raw} html <script>window.hit = 1</script> ```",
+    "{{ 7 * 191 }} {% for x in y %} {# note #} |today|",
+    "$\\href{javascript:window.hit=1}{x}$ \\(y\\) $$z$$ \\begin{equation}q\\end{equation}",
+    "\x1b[31mred\x1b[0m \x1b]8;;https://foreign.example/\x07linked\x1b]8;;\x07 bell\x07 nul\x00",
+    "turned \u202e round, a word\u200b unseen, half \ud800 a pair",
+    "w" * 10_000,
+)
+REASON = (
+    "needs <b>more</b> {ref}`none` **memory**, $5 or $6 ![](https://foreign.example/x.png) [l](javascript:alert) "
+    "{download}`x <../../../secret.txt>` {{ 7 * 6 }} </td></details> <script>alert(1)</script>"
+)
 
 ALPHA = """
 import matplotlib.pyplot as plt, pandas as pd
@@ -140,6 +171,11 @@ said = pd.DataFrame({"said": ["<script>alert(1)</script> & \\\\(x\\\\) {ref}`non
 record.table("alpha-said", said, title="What a <model> said")
 record.number("alpha-number", 0.125)
 """
+WORK = {
+    "alpha": ALPHA,
+    "beta": r"print('\x1b[31mred\x1b[0m', chr(0), chr(0x202e), '<i>no</i>')",
+    "gamma": "print(seed)",
+}
 CLAIM_CELLS = {
     "alpha": 'record.claim("alpha-small", value=VALUE**2, n=3)\n'
     'record.claim("alpha-up", value=0.5, interval=(0.3, 0.7), n={"seeds": 5, "prompts": 64})',
@@ -191,17 +227,22 @@ Do the parts hold?
 }
 
 
+def start(name: str, parameters: str = "seed") -> str:
+    """The cell of a notebook that makes its record, with these parameters."""
+    values = ", ".join(f'"{word}": {word}' for word in parameters.split(", "))
+    head = f"from ica.record.record import Record\n{IMPORTS[name]}\n"
+    return f'{head}record = Record("{name}", {{{values}}}, [seed])'
+
+
 def notebook(name: str) -> nbformat.NotebookNode:
     """The stored notebook of that name."""
-    start = f"from ica.record.record import Record\n{IMPORTS[name]}\n"
-    start += f'record = Record("{name}", {{"seed": seed}}, [seed])'
     title = f"# Page {name}\n\nProse of {name}, long enough to count as text.\n{ANSWERS[name]}"
     cells = [
         new_markdown_cell(title, id="title"),
         new_code_cell("seed = 0\nscale = 1.5" if name == "alpha" else "seed = 0", id="parameters"),
-        new_code_cell(start, id="start"),
+        new_code_cell(start(name), id="start"),
         new_markdown_cell("```{verdicts}\n```", id="ledger"),
-        new_code_cell(ALPHA.strip() if name == "alpha" else "print(seed)", id="work"),
+        new_code_cell(WORK[name].strip(), id="work"),
         new_code_cell(CLAIM_CELLS[name], id="claim"),
         new_markdown_cell(ALPHA_PROSE if name == "alpha" else "## End\n\nThe end.", id="end"),
     ]
@@ -234,6 +275,8 @@ def write(folder: Path) -> Path:
         f"# Start\n\nAfter {{cite}}`key` the number is {glue}.\n\n```{{paper-claims}}\n```\n"
     )
     (book / "claims.md").write_text(LEDGER)
+    (folder / "tests").mkdir()
+    (folder / "tests" / "test_small.py").write_text(FAULTS)
     (folder / "notebooks").mkdir()
     (folder / "notebooks" / "profiles.yml").write_text("ci: {}\npaper: {alpha: {scale: 2}}\n")
     for name in IMPORTS:
@@ -264,3 +307,33 @@ def build(folder: Path, *options: str) -> subprocess.CompletedProcess:
 def executed(done: subprocess.CompletedProcess) -> list[str]:
     """Names of the notebooks that a build ran, from its lines."""
     return sorted(line.split()[1] for line in done.stdout.splitlines() if line.lstrip().startswith("["))
+
+
+def make(folder: Path, *words: str) -> list[str]:
+    """The command line of `make` with the environment that runs these tests, taken as ready (-o)."""
+    shutil.copy(ROOT / "Makefile", folder)
+    return ["make", "--no-print-directory", "-o", f"{sys.prefix}/.ready", f"VENV={sys.prefix}", *words]
+
+
+def outer_environment() -> dict[str, str]:
+    """This process's environment without what a `make` around the tests has set."""
+    outer = (
+        "MAKEFLAGS",
+        "MAKELEVEL",
+        "PROFILE",
+        "SET",
+        "JOBS",
+        "SNAKEMAKE_FLAGS",
+        "MODEL",
+        "BBQ",
+        "LIMIT",
+        "PYTHON",
+    )
+    return {key: value for key, value in os.environ.items() if key not in outer}
+
+
+def run_make(folder: Path, *words: str, **more: str) -> subprocess.CompletedProcess:
+    """Run `make`, output and errors in one stream; `more` are further variables of the environment."""
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    environment = outer_environment() | more
+    return subprocess.run(make(folder, *words), cwd=folder, env=environment, check=False, **streams)

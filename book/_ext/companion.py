@@ -1,6 +1,6 @@
 """Sphinx extension of this book: recorded figures and tables, the claims ledger, a site that works offline.
 
-The directives are in `companion_figures`, `companion_claims` and `companion_runs`; this module registers them
+The directives are in `companion_figures`, `companion_claims`, `companion_faults` and `companion_runs`; this module registers them
 and adjusts the site: MathJax served with the book, no script twice, a footer, launch buttons where an address
 is known.
 """
@@ -12,23 +12,31 @@ import shutil
 from pathlib import Path
 
 import companion_claims
+import companion_faults
 import companion_figures
 import companion_runs
 from companion_data import notebook_names, read, records
+from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.errors import ConfigError
+from sphinx.transforms import SphinxTransform
+
+from ica.record.outside import plain_text
 
 REPOSITORY_URL = "ICA_REPOSITORY_URL"
 BINDER = "https://mybinder.org"
 MATHJAX = ("tex-chtml.js", "output/chtml/fonts/woff-v2", "input/tex/extensions")
+SHORT = 25  # characters of a number with its interval
 LICENCES = "Code: MIT licence. Text and figures: CC BY 4.0."
 
 
 def footer(state: dict) -> str:
     """One line under each page: licences, version, commit."""
-    commit = f"commit {state['commit'][:12]}" if state["commit"] else "no commit"
+    none = f"no commit ({state['no_commit']})" if state["no_commit"] else "no commit"
+    commit = f"commit {state['commit'][:12]}" if state["commit"] else none
     changed = " with local changes" if state["dirty"] else ""
     parts = (LICENCES, f"Version {state['version']}, {commit}{changed}, profile {state['profile']}.")
-    return f"<p>{html.escape(' '.join(parts))}</p>"
+    return f'<p class="mathjax_ignore">{html.escape(plain_text(" ".join(parts)))}</p>'
 
 
 def configure(app: Sphinx, config: object) -> None:
@@ -36,6 +44,8 @@ def configure(app: Sphinx, config: object) -> None:
     options = config.html_theme_options
     options["extra_footer"] = footer(read(records(app) / "site.json"))
     url = os.environ.get(REPOSITORY_URL) or options.get("repository_url")
+    if url and not url.startswith(("https://", "http://")):
+        raise ConfigError(f"{REPOSITORY_URL}: {url!r} is no address; accepted: https://...")
     if url:
         options.update(repository_url=url, use_repository_button=True)
         # Binder installs environment.yml; elsewhere (Colab) a notebook would not find the package.
@@ -70,7 +80,10 @@ def copy_mathjax(app: Sphinx) -> None:
 
 
 def copy_records(app: Sphinx) -> None:
-    """Copy recorded files to _figures/ and _tables/, and notebooks as stored to where pages offer them."""
+    """Copy recorded files to _figures/ and _tables/, and notebooks as stored to where pages offer them.
+
+    What a record may hold is settled when it is staged.
+    """
     out = Path(app.outdir)
     for name in notebook_names(app):
         record = records(app) / name
@@ -83,6 +96,28 @@ def copy_records(app: Sphinx) -> None:
             shutil.copy(record / "source.ipynb", download)
 
 
+def glued(node: nodes.Node) -> bool:
+    """Is this a number or text of a run, in the prose?"""
+    return isinstance(node, nodes.inline) and "pasted-text" in node["classes"]
+
+
+class Literal(SphinxTransform):
+    """Keep the quotation marks of glued texts as they are."""
+
+    default_priority = 700  # before SmartQuotes, at 750
+
+    def apply(self, **_: object) -> None:
+        for node in self.document.findall(glued):
+            node["support_smartquotes"] = False
+
+
+def long_texts(app: Sphinx, doctree: nodes.document, page: str) -> None:
+    """Let a glued text that is long break like prose; a number stays on one line."""
+    for node in doctree.findall(glued):
+        if len(node.astext()) >= SHORT:
+            node["classes"].append("long")
+
+
 def finish(app: Sphinx, error: Exception | None) -> None:
     """Add the files that no page's source names, once the pages are there."""
     if error is None and app.builder.format == "html":
@@ -91,9 +126,11 @@ def finish(app: Sphinx, error: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> dict:
-    for module in (companion_figures, companion_claims, companion_runs):
+    for module in (companion_figures, companion_claims, companion_faults, companion_runs):
         module.setup(app)
     app.connect("config-inited", configure)
     app.connect("html-page-context", clean_scripts, priority=900)
+    app.add_transform(Literal)
+    app.connect("doctree-resolved", long_texts)
     app.connect("build-finished", finish)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -7,7 +7,18 @@ On a page: `question`, `answer` (sentences that the verdicts choose), `verdicts`
 from collections import Counter
 from pathlib import Path
 
-from companion_data import Directive, folded, parts, read, records, text, without_html
+from companion_data import (
+    Directive,
+    Piece,
+    folded,
+    ours,
+    outside,
+    parts,
+    read,
+    records,
+    text,
+    without_html,
+)
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxRole
@@ -63,16 +74,17 @@ def many(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-def gap(item: dict) -> str:
+def gap(item: dict) -> list[Piece]:
     """How the scale here lies to that of the paper, in sentences."""
-    said = [f"Here: {item['here']}" if item["here"] else "", f"Paper: {item['scale']}", item["note"]]
-    return " ".join(words.rstrip(".") + "." for words in said if words)
+    here = ["Here: ", ours(item, "here", "."), " "] if item["here"] else []
+    note = [" ", ours(item, "note", ".")] if item["note"] else []
+    return [*here, "Paper: ", ours(item, "scale", "."), *note]
 
 
 def why(row: dict) -> list[nodes.Node]:
     """The reason why a claim is untestable, as plain text: it may hold the words of an error."""
     reason = row["measurement"]["untestable"]
-    return [nodes.Text(f" Reason: {reason}")] if reason else []
+    return [outside(f" Reason: {reason}")] if reason else []
 
 
 def rows_of(folder: Path) -> dict[str, dict]:
@@ -90,14 +102,18 @@ class Ledger(Directive):
     def link(self, row: dict, words: str) -> nodes.paragraph:
         """Words that lead to the cell that records the claim, or to its page."""
         targets = read(self.records / row["notebook"] / "page.json")["targets"]
-        role = f"{{ref}}`{words} <claim-{row['id']}>`" if row["id"] in targets else ""
-        return self.paragraph(role or f"{{doc}}`{words} </notebooks/{row['notebook']}>`")
+        there = (
+            ("ref", f"claim-{row['id']}")
+            if row["id"] in targets
+            else ("doc", f"/notebooks/{row['notebook']}")
+        )
+        return self.paragraph(self.reference(*there, words))
 
     def claim(self, row: dict) -> list[nodes.Node]:
         """The statement, and the id of the claim, linked, with what it is held against."""
         link = self.link(row, row["id"])
         link["classes"].append("claim-id")
-        return [self.paragraph(row["statement"]), link, text(row["basis"], "basis")]
+        return [self.paragraph(ours(row, "statement")), link, text(row["basis"], "basis")]
 
     def test(self, row: dict) -> list[nodes.Node]:
         """What is measured, the criterion, and why it is the one that matters."""
@@ -105,8 +121,8 @@ class Ledger(Directive):
         words = "; ".join(w if name == "value" else f"{name}: {w}" for name, w in named.items())
         if len(named) > 1 and len(set(named.values())) == 1:
             words = f"each {next(iter(named.values()))}"
-        found = [self.paragraph(row["measured"]), text(f"Criterion: {words}")]
-        return found + ([self.paragraph(f"Why: {row['reason']}")] if row["reason"] else [])
+        found = [self.paragraph(ours(row, "measured")), text(f"Criterion: {words}")]
+        return found + ([self.paragraph("Why: ", ours(row, "reason"))] if row["reason"] else [])
 
     def values(self, row: dict) -> list[nodes.Node]:
         """What was measured, part by part, with what an open part could have shown."""
@@ -163,8 +179,7 @@ class Question(Directive):
             raise self.error(
                 f"question: {unknown[0]!r} is no claim of the paper; accepted: {', '.join(items)}"
             )
-        words = self.paragraph(" ".join(self.content))
-        words.insert(0, nodes.strong("", "Question. "))
+        words = self.paragraph(nodes.strong("", "Question. "), self.written())
         places = "; ".join(f"{items[id]['place']} ({id})" for id in self.arguments)
         where = f"Paper: {places}." if places else "The paper does not ask this."
         return [nodes.container("", words, text(where, "place"), classes=["question"])]
@@ -184,7 +199,7 @@ class Answer(Ledger):
             if id not in rows:
                 here = ", ".join(row["id"] for row in self.claims(self.notebook)) or "none"
                 raise self.error(f"answer: no run recorded claim {id!r}; this page records: {here}")
-            words = self.paragraph(rows[id]["says"])
+            words = self.paragraph(ours(rows[id], "says"))
             words += [*why(rows[id]), nodes.Text(" "), badge(rows[id]["verdict"], of_parts(rows[id]))]
             items += nodes.list_item("", words)
         box = nodes.container(
@@ -221,7 +236,7 @@ class AllClaims(Ledger):
                 words = ", ".join(
                     f"{n} {v}" for v in VERDICTS if (n := sum(row["verdict"] == v for row in rows))
                 )
-                found.append(self.paragraph(f"{{doc}}`/notebooks/{name}`: {words}"))
+                found.append(self.paragraph(self.reference("doc", f"/notebooks/{name}"), f": {words}"))
                 found += folded(
                     f"{many(len(rows), 'claim')} of {name}", "claims", self.ledger(rows, "all-claims")
                 )
@@ -233,15 +248,15 @@ class PaperClaims(Ledger):
 
     def see(self, item: dict) -> nodes.paragraph:
         """Where the book treats the claim: page and figure."""
-        links = f"{{doc}}`page </{item['page']}>`"
+        links = [self.reference("doc", f"/{item['page']}", "page")]
         if figure := item["figure"]:
             folder = self.records / Path(item["page"]).name / "figures"
             if not (folder / f"{figure}.json").is_file():
                 there = ", ".join(sorted(file.stem for file in folder.glob("*.json"))) or "none"
                 where = f"paper-claims: {item['id']}: {item['page']}"
                 raise self.error(f"{where} records no figure {figure!r}; accepted: {there}")
-            links += f", {{ref}}`figure <fig-{figure}>`"
-        return self.paragraph(links)
+            links += [", ", self.reference("ref", f"fig-{figure}", "figure")]
+        return self.paragraph(*links)
 
     def under(self, item: dict, rows: dict[str, dict]) -> list[nodes.Node]:
         """Folded: the scale here and in the paper, and the tests with what each came to."""
@@ -254,10 +269,10 @@ class PaperClaims(Ledger):
                 badge(test["verdict"]),
             ]
             if test["basis"] == item["basis"]:
-                link += [nodes.Text(" "), *self.inline(rows[test["claim"]]["says"])]
+                link += self.inline(" ", ours(rows[test["claim"]], "says"))
             tests.append(link)
         summary = f"What {many(len(tests), 'test')} found, and the scale" if tests else "Why not tested"
-        return folded(summary, "tests", self.paragraph(gap(item)), *tests)
+        return folded(summary, "tests", self.paragraph(*gap(item)), *tests)
 
     def run(self) -> list[nodes.Node]:
         rows = rows_of(self.records)
@@ -267,7 +282,7 @@ class PaperClaims(Ledger):
             if item["verdict"] in ("mixed", "open") and item["of"] > 1:
                 how += f": {item['supported']} of {item['of']} parts supported"
             where = [text(item["id"], "claim-id"), text(item["place"], "place")]
-            claim = [self.paragraph(item["claim"]), *self.under(item, rows)]
+            claim = [self.paragraph(ours(item, "claim")), *self.under(item, rows)]
             verdict = [
                 nodes.paragraph("", "", badge(item["verdict"])),
                 *([text(how, "basis")] if how else []),
@@ -275,7 +290,7 @@ class PaperClaims(Ledger):
             body.append([where, claim, verdict, [self.see(item)]])
         if not body:
             return [text("No claims of the paper are registered.")]
-        table = self.table(("Where", "The paper's claim", "Verdict", "See"), body)
+        table = self.table(("Where", "The paper’s claim", "Verdict", "See"), body)
         return [text(self.tally()), nodes.container("", table, classes=["ledger", "paper-claims"])]
 
     def tally(self) -> str:
@@ -292,9 +307,9 @@ class History(Ledger):
         body = [
             [
                 [self.link(row, row["id"])],
-                [self.paragraph(row["fixed"] or "with the page")],
-                [self.paragraph(row["changed"])],
-                [self.paragraph(row["otherwise"] or "the same")],
+                [self.paragraph(ours(row, "fixed") or "with the page")],
+                [self.paragraph(ours(row, "changed"))],
+                [self.paragraph(ours(row, "otherwise") or "the same")],
                 [nodes.paragraph("", "", badge(row["verdict"], of_parts(row)))],
             ]
             for row in self.claims()
@@ -332,7 +347,8 @@ class Says(ClaimRole):
     def show(self, row: dict, part: str | None) -> list[nodes.Node]:
         if part:
             raise ValueError(f"a sentence is of a whole claim, got {self.text!r}")
-        found, messages = self.inliner.parse(row["says"], self.lineno, self.inliner, self.inliner.parent)
+        words = ours(row, "says")
+        found, messages = self.inliner.parse(words, self.lineno, self.inliner, self.inliner.parent)
         return [*without_html(found), *messages, *why(row)]
 
 
@@ -350,7 +366,7 @@ class MeasuredRole(ClaimRole):
         if part is None and len(row["order"]) > 1:
             raise ValueError(f"claim {row['id']} has several parts; name one of {', '.join(row['order'])}")
         found = row["measurement"]["parts"].get(part or row["order"][0])
-        return [nodes.inline("", measured(found, size=False) if found else "not measured")]
+        return [outside(measured(found, size=False) if found else "not measured")]
 
 
 def setup(app: Sphinx) -> None:

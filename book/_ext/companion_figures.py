@@ -4,16 +4,30 @@ import csv
 import html
 import math
 import re
+import sys
 from pathlib import Path
 from typing import ClassVar
 
 import yaml
-from companion_data import AUTHORS, PROJECT, Directive, folded, notebook_names, number, read, records, text
+from companion_data import (
+    AUTHORS,
+    PROJECT,
+    Directive,
+    folded,
+    notebook_names,
+    number,
+    raw,
+    read,
+    records,
+    text,
+)
 from docutils import nodes
 from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
+from ica.record.claims import ID
+from ica.record.outside import from_csv_cell, plain_text
 from ica.record.provenance import project_root
 
 DOWNLOADS = {
@@ -25,6 +39,15 @@ DOWNLOADS = {
     "Provenance (JSON)": ".json",
 }
 VARIANTS = {"only-light": ".svg", "only-dark": ".dark.svg"}
+TEX = {char: f"\\{char}" for char in "#%&_$"} | {
+    "{": r"\textbraceleft{}",  # BibTeX counts \{ as a brace
+    "}": r"\textbraceright{}",
+    "\\": r"\textbackslash{}",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "\n": " ",
+}
+csv.field_size_limit(sys.maxsize)  # an answer may be longer than the 131,072 characters of the default
 POINTS = re.compile(r'\b(width|height)="([\d.]+)pt"')
 
 
@@ -56,9 +79,8 @@ def size(svg: Path) -> dict[str, int]:
 
 
 def tex(words: str) -> str:
-    """The text safe in a BibTeX field; $maths$ stays as it is."""
-    pieces = re.split(r"(\$[^$]+\$)", words)
-    return "".join(p if p.startswith("$") else re.sub(r"([#%&_{}])", r"\\\1", p) for p in pieces)
+    """The text as a BibTeX field shows it, every character literal."""
+    return plain_text(words).translate(str.maketrans(TEX))
 
 
 def citation() -> dict:
@@ -119,6 +141,8 @@ class Recorded(Directive):
     def find(self, suffix: str) -> tuple[str, Path]:
         """Notebook and file of the record with this id: the page's own notebook first, else the only one."""
         identifier = self.arguments[0]
+        if not ID.fullmatch(identifier):
+            raise self.error(f"{self.name}: {identifier!r} is no id; accepted: {ID.pattern}")
         names = notebook_names(self.env.app)
         own = [self.notebook] if self.notebook in names else []
         for group in (own, names):
@@ -158,18 +182,26 @@ class Recorded(Directive):
 
     def box(self, anchor: str, about: dict, links: dict[str, str]) -> list[nodes.Node]:
         """The folded box: downloads, permalink, BibTeX."""
-        items = "".join(
-            f'<li><a href="{html.escape(url)}" download>{html.escape(label)}</a></li>'
+        items = [
+            raw('<li><a href="{url}" download>{label}</a></li>', url=url, label=label)
             for label, url in links.items()
-        )
-        page = self.env.docname.rpartition("/")[2]
-        link = f'<p>Permalink: <a class="reference internal" href="#{anchor}">{page}.html#{anchor}</a></p>'
+        ]
+        page = f"{self.env.docname.rpartition('/')[2]}.html#{anchor}"
         entry = bibtex(self.label, self.kind, about, citation())
         return folded(
             "Cite or download",
             "cite",
-            nodes.raw("", f"<ul>{items}</ul>{link}", format="html"),
-            nodes.literal_block("", entry, language="bibtex"),
+            raw("<ul>"),
+            *items,
+            raw("</ul>"),
+            raw(
+                '<p>Permalink: <a class="reference internal" href="#{anchor}">{page}</a></p>',
+                anchor=anchor,
+                page=page,
+            ),
+            nodes.literal_block(
+                "", entry, language="bibtex", force=True
+            ),  # whatever a title holds, it is shown
         )
 
 
@@ -210,7 +242,7 @@ def shown(value: str, spec: str | None, kind: str) -> str:
     if value == "":
         return "–"
     if not kind.startswith(("int", "uint", "float")):
-        return format(value, spec or "")
+        return format(from_csv_cell(value), spec or "")
     given = float(value)
     if given.is_integer() and (kind.startswith(("int", "uint")) or (spec or "").endswith("d")):
         given = int(value) if value.lstrip("-").isdigit() else int(given)
@@ -229,6 +261,7 @@ class RecordedTable(Recorded):
         about, identifier = read(file), self.arguments[0]
         with file.with_suffix(".csv").open(newline="", encoding="utf-8") as stream:
             head, *rows = csv.reader(stream)
+        head = [from_csv_cell(name) for name in head]
         kinds = [about["columns"][column]["type"] for column in head]
         specs = [about["formats"].get(column) for column in head]
         body = [[[text(shown(*cell))] for cell in zip(row, specs, kinds, strict=True)] for row in rows]

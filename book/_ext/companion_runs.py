@@ -1,6 +1,6 @@
 """Directives that staging adds to notebook pages: `run-parameters` and `run-record`."""
 
-from companion_data import Directive, folded, read, text
+from companion_data import Directive, folded, outside, read, text
 from docutils import nodes
 from sphinx.application import Sphinx
 
@@ -9,7 +9,7 @@ def _fields(values: dict[str, str]) -> nodes.field_list:
     """A list of names and values, taken literally."""
     found = nodes.field_list()
     for name, words in values.items():
-        found += nodes.field("", nodes.field_name("", name), nodes.field_body("", text(words)))
+        found += nodes.field("", nodes.field_name("", "", outside(name)), nodes.field_body("", text(words)))
     return found
 
 
@@ -35,7 +35,7 @@ class RunParameters(Directive):
         items = nodes.bullet_list()
         for name, value in changed.items():
             words = f"{name} = {value['run']!r} (in the cell: {value['cell']!r})"
-            items += nodes.list_item("", nodes.paragraph("", "", nodes.literal("", words)))
+            items += nodes.list_item("", text(words, "code"))
         note += items
         return [note]
 
@@ -46,7 +46,8 @@ class RunRecord(Directive):
     def run(self) -> list[nodes.Node]:
         folder = self.records / self.notebook
         run, page = read(folder / "run.json"), read(folder / "page.json")
-        commit = (run["commit"] or "none") + (" with local changes" if run["dirty"] else "")
+        none = f"none ({run['no_commit']})" if run.get("no_commit") else "none"
+        commit = (run["commit"] or none) + (" with local changes" if run["dirty"] else "")
         versions = run["versions"]
         values = {
             "Notebook": f"notebooks/{run['notebook']}.ipynb",

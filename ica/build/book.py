@@ -1,188 +1,286 @@
-"""`make book`: check the parameters, run Snakemake, show progress, publish the finished site.
+"""`make book`: check the settings, run Snakemake, show progress, publish the finished site.
 
-Snakemake's own messages go to build/<profile>/status/snakemake.log; the screen gets one line for each
-finished notebook and, where something fails, the report of it last. Only a complete site reaches build/book.
+`make stored` and `make ladder` are other targets of the same. Snakemake's own messages go to build/<profile>/status/snakemake.log;
+the screen gets one line for each finished notebook and, where something fails, the report of it last. Only a complete site
+reaches build/book. A build holds the lock of its folder; whatever ends it, nothing that it started goes on.
 """
 
 import argparse
-import fcntl
 import os
-import re
+import secrets
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-from ica.build import notebooks
-from ica.build.execute import plain
+import psutil
+
+from ica.build import jobs, notebooks, stored
+from ica.build.lock import alone
+from ica.build.progress import Progress, failures
+from ica.build.settings import TARGETS, Settings
 from ica.build.site import replace
-from ica.build.stage import read_json, state
+from ica.build.stage import state
+from ica.record.outside import plain_text
 
 # By content alone (see the Snakefile); jobs that another notebook's failure does not touch still run.
 FLAGS = ("--rerun-triggers", "params", "--rerun-incomplete", "--keep-going", "--nolock", "--nocolor")
+LEDGERS = ("claims.json", "paper_claims.json")
+MEND = "ICA_MEND"  # tells the Snakefile, once, to look at what is there
+MENDED = "mended.txt"  # in the folder of the status: what the Snakefile found damaged and has made again
 
 
-@contextmanager
-def _alone(build: Path) -> Iterator[int]:
-    """Hold the build folder until this process and the Snakemake it started are gone, killed or not."""
-    build.mkdir(exist_ok=True)
-    with (build / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(
-                "another `make book` (or what a killed one left) is still running here"
-            ) from error
-        yield lock.fileno()
+def _environment(root: Path, settings: Settings) -> dict[str, str]:
+    """What Snakemake and all jobs run in, where it is not the user's own."""
+    build = root / "build"
+    paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
+    minutes = jobs.MINUTES.get(settings.profile, jobs.LONG) if settings.target == "all" else jobs.LONG
+    return {
+        **os.environ,
+        **jobs.ENVIRONMENT,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "MPLCONFIGDIR": str(build / ".cache" / "matplotlib"),  # the home folder may be read-only
+        "ICA_COMMIT": state(root)["commit"] or "",
+        jobs.BUILD: settings.build,
+        MEND: "1",
+        jobs.FOLDER: str(build),
+        jobs.LIMIT: os.environ.get(jobs.LIMIT, "").strip() or f"{minutes:g}",
+    }
 
 
-class Progress:
-    """Lines on the screen about the notebooks and training runs under way, from the status files they leave."""
-
-    def __init__(self, status: Path, log: Path) -> None:
-        self.status, self.log = status, log
-        self.shown: set[str] = set()
-        self.terminal = sys.stdout.isatty()
-
-    def _total(self) -> str:
-        """How many notebooks, training runs and shards this build runs, from Snakemake's table of jobs."""
-        text = self.log.read_text(encoding="utf-8")
-        found = dict(re.findall(r"^(execute|train|read)\s+(\d+)", text, re.MULTILINE))
-        return str(sum(map(int, found.values()))) if found else "?"
-
-    def update(self) -> None:
-        """Print a line for each notebook that ended since the last call; on a terminal also what runs."""
-        running: list[str] = []
-        for file in sorted(self.status.glob("*.json")):
-            run = read_json(file)
-            if run["state"] == "running":
-                progress = f" {run['progress']}" if "progress" in run else ""
-                running.append(f"{file.stem}{progress} {time.time() - run['started']:.0f} s")
-            elif file.stem not in self.shown:
-                self.shown.add(file.stem)
-                self.clear()
-                count = f"[{len(self.shown)}/{self._total()}]"
-                failed = "" if run["state"] == "done" else "  FAILED"
-                print(f"{count:>7} {file.stem:<24} {run['seconds']:7.1f} s{failed}", flush=True)
-        if self.terminal:
-            self.clear()
-            print(
-                ("        running: " + ", ".join(running))[: self._width()] if running else "",
-                end="",
-                flush=True,
-            )
-
-    def clear(self) -> None:
-        """Remove the line about what is running."""
-        if self.terminal:
-            print("\r\x1b[K", end="")
-
-
-def _snakemake(root: Path, options: argparse.Namespace, lock: int) -> int:
-    """Run Snakemake with its messages in the log; its exit status."""
-    out = root / "build" / options.profile
-    status = out / "status"
+def _prepare(root: Path, settings: Settings) -> Path:
+    """Remove what an earlier build left of itself, write the settings; the folder of the status."""
+    out = root / settings.out
     if not any((root / ".snakemake" / "metadata").glob("*")):
-        for name in (
-            *notebooks.PROFILES,
-            "runs",
-            "llm",
-            "assets",
-        ):  # without its notes Snakemake takes every file for up to date
+        # without its notes Snakemake takes every file for up to date
+        for name in (*notebooks.PROFILES, "runs", "llm", "assets"):
             shutil.rmtree(out.with_name(name), ignore_errors=True)
+    status = out / "status"
     for old in (status, *out.glob(".*-*")):  # the latter: scratch folders of a build that was killed
         shutil.rmtree(old, ignore_errors=True)
     status.mkdir(parents=True)
-    log = status / "snakemake.log"
-    jobs = str(options.jobs)  # --cores counts here, --jobs where SNAKEMAKE_FLAGS names a cluster
-    command = [sys.executable, "-m", "snakemake", "--cores", jobs, "--jobs", jobs, *FLAGS]
-    command += [*shlex.split(options.flags), "--config", f"profile={options.profile}"]
-    command += [f"set={options.set}"] if options.set else []
-    paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    environment["ICA_COMMIT"] = state(root)["commit"] or ""
-    progress = Progress(status, log)
+    settings.write(root)
+    return status
+
+
+def _snakemake(root: Path, settings: Settings, cores: int, flags: list[str]) -> str:
+    """Run Snakemake with its messages in the log; the report of what failed, or nothing."""
+    status = _prepare(root, settings)
+    log, count = status / "snakemake.log", str(cores)
+    # --cores counts here, --jobs where SNAKEMAKE_FLAGS names a cluster
+    command = [sys.executable, "-m", "ica.build.engine", "--cores", count, "--jobs", count, *FLAGS, *flags]
+    command += ["--config", f"profile={settings.profile}", "--", settings.target]
+    progress, mended = Progress(status, settings.build, log), status / MENDED
     with log.open("w", encoding="utf-8") as sink:
-        process = subprocess.Popen(
-            command, cwd=root, stdout=sink, stderr=sink, env=environment, pass_fds=[lock]
+        engine = subprocess.Popen(
+            command,
+            cwd=root,
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=sink,
+            env=_environment(root, settings),
+            start_new_session=True,  # a Ctrl-C reaches this process alone, which ends the others in order
         )
         try:
-            while process.poll() is None:
+            while engine.poll() is None:
+                if mended and mended.is_file():
+                    progress.say(mended.read_text(encoding="utf-8").rstrip())
+                    mended = None
                 progress.update()
                 time.sleep(0.25)
-        except KeyboardInterrupt:
-            process.wait()  # the terminal interrupts Snakemake too, which ends its jobs
+        except BaseException:
+            progress.clear()
+            jobs.end_tree(psutil.Process(engine.pid))
+            engine.wait()
             raise
     progress.update()
     progress.clear()
-    return process.returncode
+    if engine.returncode < 0:
+        name = signal.Signals(-engine.returncode).name
+        return f"Snakemake was ended by {name}; `make book` goes on from here."
+    return failures(status, settings.build, log) if engine.returncode else ""
 
 
-def failure_report(status: Path) -> str:
-    """What went wrong, for the end of the screen: notebooks first, else the site, the claims, Snakemake."""
-    reports = [file.read_text(encoding="utf-8").rstrip() for file in sorted(status.glob("*.failure"))]
-    if reports:
-        return "\n\n".join(reports)
-    for name in ("site.log", "claims.log", "snakemake.log"):
-        file = status / name
-        if file.is_file() and (text := file.read_text(encoding="utf-8").strip()):
-            return "\n".join(text.splitlines()[-40:])
-    return "Snakemake ended without a message."
+def publish(root: Path, settings: Settings) -> Path:
+    """Copy the finished site and its claims to build/book and build/claims.json; the first page.
 
-
-def publish(root: Path, profile: str) -> Path:
-    """Copy the finished site and its claims to build/book and build/claims.json; the first page."""
-    out, book = root / "build" / profile, root / "build" / "book"
+    Raises:
+        OSError: it cannot be written; the book that was there stays.
+    """
+    out, book = root / settings.out, root / "build" / "book"
     new = book.with_name(".book.new")
+    copies = {out / name: root / "build" / f".{name}.new" for name in LEDGERS}
     shutil.rmtree(new, ignore_errors=True)
-    shutil.copytree(out / "html", new, ignore=shutil.ignore_patterns(".snakemake*"))
-    ledgers = ("claims.json", "paper_claims.json")
-    for name in ledgers:
-        shutil.copy(out / name, root / "build" / f".{name}.new")
-    replace(new, book)
-    for name in ledgers:
-        os.replace(root / "build" / f".{name}.new", root / "build" / name)
+    try:
+        shutil.copytree(out / "html", new, ignore=shutil.ignore_patterns(".snakemake*"))
+        for source, copy in copies.items():
+            shutil.copy(source, copy)
+        replace(new, book)
+        for copy in copies.values():
+            os.replace(copy, root / "build" / copy.name[1:].removesuffix(".new"))
+    except shutil.Error as error:  # of many files: the first says what is wrong
+        raise OSError(0, str(error.args[0][0][2]), str(new)) from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        for copy in copies.values():
+            copy.unlink(missing_ok=True)
     return book / "index.html"
 
 
-def main(arguments: list[str] | None = None) -> int:
+def build(root: Path, settings: Settings, cores: int = 2, flags: tuple[str, ...] = ()) -> int:
+    """Make the target, while the caller holds the lock of the build folder; the exit status."""
+    if settings.target == "all":
+        stored.check(root)
+    if report := _snakemake(root, settings, cores, list(flags)):
+        print(plain_text(report), file=sys.stderr, flush=True)
+        return 1
+    if settings.target != "all":
+        print(stored.accept(root / "results"))
+        return 0
+    print(publish(root, settings))
+    return 0
+
+
+def _number(name: str, text: str) -> int:
+    """A whole number of at least 1; ValueError naming the setting otherwise."""
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 10_000):
+        raise ValueError(f"{name}: {text!r} is not a whole number; accepted: 1 or more")
+    return int(text)
+
+
+def given(name: str, value: str) -> str:
+    """A model or a folder as the jobs need it, which run in folders of their own; ValueError unless it is text."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name}: {value!r} is not UTF-8; rename the file") from error
+    if "\0" in value:
+        raise ValueError(f"{name}: {value!r} holds a NUL character")
+    path = Path(value).expanduser()
+    return str(path.absolute()) if path.exists() else value
+
+
+def _settings(options: argparse.Namespace, root: Path) -> Settings:
+    """The settings as they were asked for, checked before anything runs."""
+    os.environ[jobs.LIMIT] = options.limit.strip() or os.environ.get(jobs.LIMIT, "")
+    parameters = notebooks.assignments(options.set)
+    for option, name, setting in (("model", "model", "MODEL"), ("items", "items", "BBQ")):
+        if value := getattr(options, option):
+            if name in parameters:
+                raise ValueError(f"SET: {name} is given by {setting} already")
+            parameters[name] = given(setting, value)
+    settings = Settings(
+        build=secrets.token_hex(6),
+        profile=options.profile,
+        parameters=parameters,
+        target=options.target,
+        stored=options.scale,
+        runs=tuple(options.runs.split()),
+        threads=_number("THREADS", options.threads),
+        models=tuple(options.models.split()),
+    )
+    notebooks.overrides(root, settings.profile, parameters)
+    jobs.limit()
+    return settings
+
+
+def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m ica.build.book", description="Build the book.")
     parser.add_argument("--profile", default="ci", help=f"scale: one of {', '.join(notebooks.PROFILES)}")
     parser.add_argument("--set", default="", metavar="'name=value ...'", help="parameters to override")
     parser.add_argument("--model", default="", help="language model of Part III, as parameter `model`")
     parser.add_argument("--items", default="", help="folder of the official BBQ, as parameter `items`")
-    parser.add_argument("--jobs", type=int, default=2, help="notebooks run at once")
+    parser.add_argument("--jobs", default="2", help="notebooks run at once")
     parser.add_argument("--flags", default="", help="more options for Snakemake")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--limit", default="", help="minutes that a job may take (0: any time)")
+    parser.add_argument("--target", default="all", choices=TARGETS, help="all: the book")
+    parser.add_argument("--scale", default="paper", help="of the training runs to store")
+    parser.add_argument("--runs", default="", help="names of the training runs to store (default: all)")
+    parser.add_argument("--threads", default="1", help="threads for each training run to store")
+    parser.add_argument("--models", default="", help="models of the ladder (default: all)")
+    parser.add_argument("--under-make", action="store_true", help="stop `make` quietly where this fails")
+    return parser.parse_args(arguments)
+
+
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def here() -> Path:
+    """The current folder, which must be the checkout: what builds and removes does not go looking for it; ValueError otherwise."""
     root = Path.cwd()
-    for name in ("model", "items"):
-        if value := getattr(options, name):
-            if Path(value).expanduser().exists():  # notebooks run in a folder of their own
-                value = str(Path(value).expanduser().absolute())
-            options.set = f"{options.set} {name}={shlex.quote(value)}".strip()
+    if not (root / "Snakefile").is_file() or not (root / "ica").is_dir():
+        raise ValueError(f"{root} is not this project's folder; call it there")
+    if os.pathsep in str(root):
+        raise ValueError(f"{root}: no path of Python can hold a {os.pathsep!r}; move the checkout")
+    return root
+
+
+def once(root: Path, arguments: list[str] | None = None) -> int:
+    """One build as it was asked for, while the caller holds the lock of the build folder; the exit status.
+
+    Raises:
+        ValueError: a setting that is not accepted, or a stored result that is not as it was stored; nothing was run then.
+    """
+    options = _arguments(arguments)
+    return build(root, _settings(options, root), _number("JOBS", options.jobs), _flags(options.flags))
+
+
+def locked(root: Path, what: str, work: Callable[[], int]) -> int:
+    """Do the work while holding the lock of the build folder; the exit status, with what went wrong on the screen.
+
+    Raises:
+        KeyboardInterrupt: a signal asked for the end; nothing that was started goes on.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, _interrupted)
     try:
-        if options.jobs < 1:
-            raise ValueError(f"JOBS: {options.jobs} is not a number of jobs; accepted: 1 or more")
-        notebooks.overrides(
-            root, options.profile, options.set
-        )  # a misspelt parameter stops here, before any run
-        with _alone(root / "build") as lock:
-            if _snakemake(root, options, lock):
-                report = failure_report(root / "build" / options.profile / "status")
-                print(plain(report, sys.stderr), file=sys.stderr, flush=True)
-                return 1
-            print(publish(root, options.profile))
+        with alone(root / "build", what):
+            return work()
     except ValueError as error:
-        print(error, file=sys.stderr)
-        return 1
+        print(plain_text(str(error)), file=sys.stderr)
+    except OSError as error:
+        print(plain_text(jobs.of_system(error)), file=sys.stderr)
     except KeyboardInterrupt:
-        print("\nInterrupted; `make book` goes on from here.", file=sys.stderr)
-        return 130
-    return 0
+        print(f"\nInterrupted; `{what}` goes on from here.", file=sys.stderr)
+        raise
+    return 1
+
+
+def _flags(text: str) -> tuple[str, ...]:
+    """The user's options for Snakemake; ValueError where the text cannot be split into words."""
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise ValueError(f"SNAKEMAKE_FLAGS: {text!r} cannot be split into words: {error}") from error
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _arguments(arguments)
+    parent = os.getppid()
+    if options.under_make:  # a make that was killed does not leave its build behind
+        jobs.follow(lambda: os.getppid() != parent, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    try:
+        root = here()
+        # The settings twice: once before anything is touched, so that a mistake leaves not even a folder.
+        _settings(options, root), _number("JOBS", options.jobs), _flags(options.flags)
+        name = {"all": "book"}.get(options.target, options.target)
+        code = locked(root, f"make {name}", lambda: once(root, arguments))
+    except (ValueError, OSError) as error:
+        print(plain_text(str(error)), file=sys.stderr)
+        code = 1
+    except KeyboardInterrupt:
+        code = 130
+    if code and options.under_make and os.getppid() == parent:
+        # The report is to be the last thing on the screen, so make is stopped before it adds a line of its own.
+        sys.stderr.flush()
+        os.kill(parent, signal.SIGPIPE)
+    return code
 
 
 if __name__ == "__main__":

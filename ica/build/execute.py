@@ -7,92 +7,131 @@ notebook's name, the cell and the traceback (also kept as DIR/status/NAME.failur
 
 import argparse
 import os
-import re
 import shutil
 import sys
 import tempfile
-import time
+import threading
 from pathlib import Path
 
 import nbformat
+import psutil
 
-from ica.build import notebooks
-from ica.record.provenance import write_json
+from ica.build import jobs, notebooks, settings
+from ica.record import seals
+from ica.record.provenance import project_root
 
-ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-# One thread and fixed dispatch: the same machine gives the same bits again.
-ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_CBWR": "AUTO",
-    "PYTHONHASHSEED": "0",
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-    "JUPYTER_PREFER_ENV_PATH": "1",
-    "JUPYTER_PLATFORM_DIRS": "1",
-}
-
-
-class Failed(Exception):
-    """A notebook did not run to its end; the message is the report to show."""
-
-
-def plain(text: str, stream: object = None) -> str:
-    """The text, without colour codes unless the stream is a terminal."""
-    return text if stream is not None and stream.isatty() else ANSI.sub("", text)
+SEALS = "{name}.seal.json"  # in the output folder, over the executed notebook and its record
+SMALL = 0.05  # GiB: less memory says nothing about why a process died
 
 
 def _prepare_environment(root: Path, name: str, profile: str, output: Path, scratch: Path) -> None:
-    """Environment of the kernel: this checkout's `ica`, no settings of the user's own Jupyter or IPython."""
+    """Environment of the kernel: this checkout's `ica`, no settings of the user's own Jupyter or IPython, no need of a home folder."""
     os.environ.pop("JUPYTER_PATH", None)
-    os.environ.update(ENVIRONMENT)
+    os.environ.update(jobs.ENVIRONMENT)
     paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ.update(
         PYTHONPATH=os.pathsep.join(paths),
         IPYTHONDIR=str(scratch / "ipython"),
+        JUPYTER_PREFER_ENV_PATH="1",
+        JUPYTER_PLATFORM_DIRS="1",
         ICA_OUTPUT=str(output),
         ICA_PROFILE=profile,
     )
+    for kind in ("CONFIG", "DATA", "RUNTIME"):
+        os.environ[f"JUPYTER_{kind}_DIR"] = str(scratch / "jupyter" / kind.lower())
+
+
+class _Memory(threading.Thread):
+    """Watches how much memory the processes below this one hold together, in GiB."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.last, self.most, self.over = 0.0, 0.0, threading.Event()
+
+    def run(self) -> None:
+        while not self.over.wait(0.2):
+            held = 0
+            for process in psutil.Process().children(recursive=True):
+                try:
+                    held += process.memory_info().rss
+                except psutil.Error:
+                    continue
+            self.last = held / 2**30
+            self.most = max(self.most, self.last)
+
+    def words(self) -> str:
+        """What a kernel that died held, and what this machine has."""
+        held = (
+            f"it held {self.most:.1f} GiB at most" if self.most > SMALL else "how much it held is not known"
+        )
+        return f"{held}; {jobs.memory()}"
 
 
 def _failing_cell(partial: Path, source: nbformat.NotebookNode) -> tuple[str, str, str]:
-    """Where the run stopped: a phrase naming the cell, its source, and the traceback stored with it."""
+    """Where the run stopped: a phrase naming the cell, its source, and the traceback stored with it.
+
+    The cell that failed, else the last one that was begun: papermill marks that as completed where the kernel died in it.
+    """
     if not partial.is_file():
         return "before its first cell", "", ""
     order = [cell.id for cell in source.cells]
-    for cell in nbformat.read(partial, as_version=4).cells:
-        status = cell.metadata.get("papermill", {}).get("status")
-        if cell.cell_type != "code" or status not in ("failed", "running"):
-            continue
-        where = (
-            f"cell {order.index(cell.id) + 1} of {len(order)}" if cell.id in order else "the injected cell"
-        )
-        errors = [output for output in cell.outputs if output.output_type == "error"]
+    begun = [
+        (cell, cell.metadata.get("papermill", {}))
+        for cell in nbformat.read(partial, as_version=4).cells
+        if cell.cell_type == "code" and cell.metadata.get("papermill", {}).get("start_time")
+    ]
+    if not begun:
+        return "before its first cell", "", ""
+    cell = next((cell for cell, about in begun if about.get("status") == "failed"), begun[-1][0])
+    where = f"cell {order.index(cell.id) + 1} of {len(order)}" if cell.id in order else "the injected cell"
+    errors = [output for output in cell.outputs if output.output_type == "error"]
+    return (
+        f"in {where} (id {cell.id})",
+        cell.source,
+        "\n".join(line for e in errors for line in e.traceback),
+    )
+
+
+def _why(error: BaseException, memory: _Memory) -> str:
+    """What ended a run in which no cell raised."""
+    from nbclient.exceptions import DeadKernelError
+
+    if isinstance(error, DeadKernelError):
         return (
-            f"in {where} (id {cell.id})",
-            cell.source,
-            "\n".join(line for e in errors for line in e.traceback),
+            f"The kernel died in this cell: its process was killed or crashed; {memory.words()}. "
+            "Where memory ran out, the system has killed it (`dmesg` tells)."
         )
-    return "outside its cells", "", ""
+    if isinstance(error, KeyboardInterrupt):
+        return f"The run was stopped in this cell ({str(error) or 'interrupted'}); {memory.words()}."
+    return f"{type(error).__name__}: {error}"
 
 
-def _report(name: str, source: nbformat.NotebookNode, partial: Path, error: BaseException) -> str:
+def _report(
+    name: str, source: nbformat.NotebookNode, partial: Path, error: BaseException, memory: _Memory
+) -> str:
     where, code, traceback = _failing_cell(partial, source)
     lines = [f"Notebook notebooks/{name}.ipynb failed {where}."]
     if code:
         lines += ["", *(f"    {line}" for line in code.splitlines())]
-    return "\n".join([*lines, "", traceback or f"{type(error).__name__}: {error}"]).rstrip() + "\n"
+    return "\n".join([*lines, "", traceback or _why(error, memory)]).rstrip() + "\n"
+
+
+def _literal(path: Path) -> str:
+    """The path as papermill is to be given it, which would fill in parameters at braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def _run(root: Path, name: str, values: notebooks.Parameters, scratch: Path) -> Path:
-    """Papermill the notebook into the scratch folder; the executed file. Raises Failed with the report."""
+    """Papermill the notebook into the scratch folder; the executed file. Raises jobs.Failure with the report."""
     import papermill  # takes a second to load; the argument checks above it should not wait
 
     source, target = notebooks.read(root, name), scratch / f"{name}.ipynb"
+    memory = _Memory()
+    memory.start()
     try:
         papermill.execute_notebook(
-            str(notebooks.path(root, name)),
-            str(target),
+            _literal(notebooks.path(root, name)),
+            _literal(target),
             parameters=values,
             kernel_name=notebooks.KERNEL,
             progress_bar=False,
@@ -100,50 +139,49 @@ def _run(root: Path, name: str, values: notebooks.Parameters, scratch: Path) -> 
             cwd=str(root / "notebooks"),
             start_timeout=180,
         )
-    except Exception as error:  # any end but success is reported alike: an error, a dead kernel, no kernel
-        raise Failed(_report(name, source, target, error)) from error
+    except (Exception, KeyboardInterrupt) as error:  # any end but success is reported alike
+        raise jobs.Failure(_report(name, source, target, error, memory)) from error
+    finally:
+        memory.over.set()
     return target
 
 
-def execute(root: Path, name: str, profile: str, out: Path, values: notebooks.Parameters) -> float:
-    """Run the notebook with the parameter values that differ from its own; the wall time in seconds.
+def execute(root: Path, name: str, profile: str, out: Path, values: notebooks.Parameters) -> None:
+    """Run the notebook with the parameter values that differ from its own.
 
-    Raises Failed with the report where a cell fails; nothing of such a run is kept.
+    Raises jobs.Failure with the report where a cell fails; nothing of such a run is kept.
     """
-    started = time.time()
-    status = out / "status" / f"{name}.json"
-    failure = status.with_suffix(".failure")
-    failure.unlink(missing_ok=True)
-    write_json(status, {"state": "running", "started": started})
     scratch = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=out))
     try:
         record = scratch / "record"
         record.mkdir()
         _prepare_environment(root, name, profile, record, scratch)
         executed = _run(root, name, values, scratch)
-        _keep(record, out / "record" / name)
-        (out / "executed").mkdir(exist_ok=True)
-        os.replace(executed, out / "executed" / f"{name}.ipynb")
-    except BaseException as error:
-        if isinstance(error, Failed):
-            failure.write_text(str(error), encoding="utf-8")
-        write_json(status, {"state": "failed", "started": started, "seconds": time.time() - started})
-        raise
+        _keep(root, name, values, record, executed, out)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    seconds = time.time() - started
-    write_json(status, {"state": "done", "started": started, "seconds": seconds})
-    return seconds
 
 
-def _keep(record: Path, final: Path) -> None:
-    """Put the finished record in the place of the one before."""
-    final.parent.mkdir(exist_ok=True)
+def _keep(
+    root: Path, name: str, values: notebooks.Parameters, record: Path, executed: Path, out: Path
+) -> None:
+    """Put the finished record and notebook in the place of those before, then the seal that says that they are whole."""
+    seal, final, target = (
+        out / SEALS.format(name=name),
+        out / "record" / name,
+        out / "executed" / executed.name,
+    )
+    seal.unlink(missing_ok=True)
+    for folder in (final.parent, target.parent):
+        folder.mkdir(exist_ok=True)
     shutil.rmtree(final, ignore_errors=True)
     os.replace(record, final)
+    os.replace(executed, target)
+    files = [target, *(path for path in final.rglob("*") if path.is_file())]
+    seals.write(seal, files, {"settings": notebooks.digest(root, name, values)})
 
 
-def main(arguments: list[str] | None = None) -> int:
+def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m ica.build.execute", description="Run one notebook.")
     parser.add_argument("name", help="name of the notebook, without folder and suffix")
     parser.add_argument("--profile", default="ci", help=f"one of {', '.join(notebooks.PROFILES)}")
@@ -151,20 +189,30 @@ def main(arguments: list[str] | None = None) -> int:
         "--out", type=Path, help="output folder (default: build/alone, which no build of the book reads)"
     )
     parser.add_argument("--set", default="", metavar="'name=value ...'", help="parameters to override")
-    options = parser.parse_args(arguments)
-    root = Path.cwd()
-    try:
-        changes = notebooks.overrides(root, options.profile, options.set)
-        if options.name not in changes:
-            raise ValueError(f"name: no notebook {options.name!r}; there are: {', '.join(changes)}")
+    parser.add_argument("--settings", type=Path, help="a file of settings, as a build hands them over")
+    parser.add_argument("--status", type=Path, help="a JSON file that says how far the run is")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _arguments(arguments)
+    root = project_root() or Path.cwd()
+
+    def work(tell: jobs.Tell) -> None:
+        if options.settings:
+            asked = settings.read(options.settings)
+            profile, changes = asked.profile, notebooks.overrides(root, asked.profile, asked.parameters)
+            if options.name not in changes:
+                raise ValueError(f"no notebook {options.name!r}; there are: {', '.join(changes)}")
+            values = changes[options.name]
+        else:
+            profile = options.profile
+            values = notebooks.overrides_of(root, options.name, profile, options.set)
         out = (options.out or root / "build" / "alone").resolve()
         out.mkdir(parents=True, exist_ok=True)
-        seconds = execute(root, options.name, options.profile, out, changes[options.name])
-    except (ValueError, Failed) as error:
-        print(plain(str(error), sys.stderr), file=sys.stderr)
-        return 1
-    print(f"{options.name}: {seconds:.1f} s")
-    return 0
+        execute(root, options.name, profile, out, values)
+
+    return jobs.run(work, f"Notebook {options.name}", options.status)
 
 
 if __name__ == "__main__":

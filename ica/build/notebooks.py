@@ -16,6 +16,7 @@ import yaml
 from IPython.core.inputtransformer2 import TransformerManager
 
 from ica.build import imports
+from ica.record import parameters
 
 PROFILES = ("ci", "paper")
 KERNEL = "python3"
@@ -85,7 +86,11 @@ def declared(nb: nbformat.NotebookNode, name: str) -> Parameters:
     if len(cells) != 1:
         raise ValueError(f"notebook {name}: {len(cells)} cells tagged 'parameters'; exactly one is accepted")
     values: Parameters = {}
-    for statement in ast.parse(cells[0].source).body:
+    try:
+        body = ast.parse(cells[0].source).body
+    except SyntaxError as error:
+        raise ValueError(f"notebook {name}: parameters cell is no Python ({error})") from error
+    for statement in body:
         try:
             (target,) = statement.targets
             values[target.id] = ast.literal_eval(statement.value)
@@ -116,38 +121,54 @@ def _fits(default: object, value: object) -> bool:
 
 
 def _check(where: str, name: str, key: str, value: object, default: object) -> None:
+    """ValueError unless the value is of the default's type and one that the notebook accepts."""
+    if wrong := parameters.fault(name, key, value):
+        hint = " (in YAML write 1.0e-3, not 1e-3)" if isinstance(value, str) and "profiles" in where else ""
+        raise ValueError(f"{where}: {wrong}{hint}")
     if not _fits(default, value):
         raise ValueError(
-            f"{where}: parameter {key} = {value!r} of notebook {name} is of type {type(value).__name__}; "
+            f"{where}: parameter {key} = {parameters.shown(value)} of notebook {name} is of type {type(value).__name__}; "
             f"accepted: {type(default).__name__}, as its default {default!r}"
             + (" (in YAML write 1.0e-3, not 1e-3)" if isinstance(value, str) else "")
         )
 
 
-def assignments(text: str) -> Parameters:
-    """`"seed=3 sizes=[2,4]"` as a dict; a value is a Python literal, or else a string.
+def _literal(word: str) -> object:
+    """A word as a Python literal or a truth value, or else as text."""
+    try:
+        return ast.literal_eval(word)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return {"true": True, "false": False}.get(word, word)
 
-    Raises ValueError for anything but name=value.
+
+def assignments(text: str) -> Parameters:
+    """`"seed=3 sizes=[2,4]"` as a dict; a value is a Python literal, or else text; what is always text stays as written.
+
+    Raises ValueError for anything but name=value, and for a name given twice.
     """
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise ValueError(f"SET: {text!r} cannot be split into name=value: {error}") from error
+        raise ValueError(f"SET: {parameters.shown(text)} cannot be split into name=value: {error}") from error
     found: Parameters = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not (equals and key.isidentifier()):
-            raise ValueError(f"SET: {word!r} is not of the form name=value")
-        try:
-            found[key] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            found[key] = {"true": True, "false": False}.get(value, value)
+            raise ValueError(f"SET: {parameters.shown(word)} is not of the form name=value")
+        if key in found:
+            raise ValueError(f"SET: {key} is given twice")
+        found[key] = value if key in parameters.TEXTS else _literal(value)
     return found
 
 
 def _profiles(root: Path, known: Mapping[str, Parameters]) -> dict[str, dict[str, Parameters]]:
-    """`notebooks/profiles.yml`, checked against what the notebooks declare."""
-    table = yaml.safe_load((root / "notebooks" / "profiles.yml").read_text(encoding="utf-8")) or {}
+    """`notebooks/profiles.yml`, checked against what the notebooks declare and accept."""
+    try:
+        table = yaml.safe_load((root / "notebooks" / "profiles.yml").read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"profiles.yml: no YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(table, dict):
+        raise ValueError(f"profiles.yml: must map profiles to notebooks, got {parameters.shown(table)}")
     for profile, entries in table.items():
         if profile not in PROFILES:
             raise ValueError(f"profiles.yml: unknown profile {profile!r}; accepted: {', '.join(PROFILES)}")
@@ -157,39 +178,73 @@ def _profiles(root: Path, known: Mapping[str, Parameters]) -> dict[str, dict[str
             if not isinstance(values or {}, dict):
                 raise ValueError(f"profiles.yml: {name} must map parameters to values, got {values!r}")
             if name not in known:
-                raise ValueError(f"profiles.yml: no notebook {name!r}; there are: {', '.join(known)}")
+                raise ValueError(f"profiles.yml: no notebook {name!r}; {parameters.meant(name, known)}")
             for key, value in (values or {}).items():
                 if key not in known[name]:
                     raise ValueError(
                         f"profiles.yml: notebook {name} declares no parameter {key!r}; "
-                        f"declared: {', '.join(known[name]) or 'none'}"
+                        f"{parameters.meant(key, known[name])}"
                     )
                 _check(f"profiles.yml ({profile})", name, key, value, known[name][key])
     return {profile: table.get(profile) or {} for profile in PROFILES}
 
 
-def overrides(root: Path, profile: str, settings: str = "") -> dict[str, Parameters]:
+def _known(root: Path, profile: str) -> dict[str, Parameters]:
+    """Notebook -> parameter -> default; ValueError for an unknown profile."""
+    if profile not in PROFILES:
+        raise ValueError(f"PROFILE: unknown profile {profile!r}; {parameters.meant(profile, PROFILES)}")
+    return {name: declared(read(root, name), name) for name in listed(root)}
+
+
+def _changed(name: str, defaults: Parameters, values: Parameters, changes: Parameters) -> Parameters:
+    """What of the profile's values and the changes differs from the defaults."""
+    for key, value in changes.items():
+        _check("SET", name, key, value, defaults[key])
+    return {key: value for key, value in {**values, **changes}.items() if value != defaults[key]}
+
+
+def overrides(root: Path, profile: str, settings: str | Mapping[str, object] = "") -> dict[str, Parameters]:
     """For each notebook the parameters that differ from its own cell, by the profile and then by `settings`.
 
-    Raises ValueError for an unknown profile, a parameter that no notebook declares, a value of another type.
+    Args:
+        settings: as `assignments` reads them, or read already; of those each notebook takes what it declares.
+
+    Raises ValueError for an unknown profile, a parameter that no notebook declares, a value that one does not accept.
     """
-    if profile not in PROFILES:
-        raise ValueError(f"PROFILE: unknown profile {profile!r}; accepted: {', '.join(PROFILES)}")
-    known = {name: declared(read(root, name), name) for name in listed(root)}
+    known = _known(root, profile)
     table = _profiles(root, known)[profile]
-    changes = assignments(settings)
-    every = sorted(set().union(*known.values()))
+    changes = assignments(settings) if isinstance(settings, str) else settings
+    every = set().union(*known.values())
     for key in changes:
         if key not in every:
-            raise ValueError(f"SET: no notebook declares the parameter {key!r}; declared: {', '.join(every)}")
-    result = {}
-    for name, defaults in known.items():
-        own = {key: value for key, value in changes.items() if key in defaults}
-        for key, value in own.items():
-            _check("SET", name, key, value, defaults[key])
-        merged = {**(table.get(name) or {}), **own}
-        result[name] = {key: value for key, value in merged.items() if value != defaults[key]}
-    return result
+            raise ValueError(
+                f"SET: no notebook declares the parameter {key!r}; {parameters.meant(key, every)}"
+            )
+    return {
+        name: _changed(
+            name, defaults, table.get(name) or {}, {key: changes[key] for key in changes if key in defaults}
+        )
+        for name, defaults in known.items()
+    }
+
+
+def overrides_of(
+    root: Path, name: str, profile: str, settings: str | Mapping[str, object] = ""
+) -> Parameters:
+    """As `overrides`, for one notebook, which must declare every parameter that is set.
+
+    Raises ValueError also for a name of no notebook.
+    """
+    known = _known(root, profile)
+    if name not in known:
+        raise ValueError(f"name: no notebook {name!r}; {parameters.meant(name, known)}")
+    changes = dict(assignments(settings) if isinstance(settings, str) else settings)
+    for key in changes:
+        if key not in known[name]:
+            raise ValueError(
+                f"SET: notebook {name} declares no parameter {key!r}; {parameters.meant(key, known[name])}"
+            )
+    return _changed(name, known[name], _profiles(root, known)[profile].get(name) or {}, changes)
 
 
 def digest(root: Path, name: str, values: Parameters) -> str:

@@ -6,11 +6,14 @@ they were made at, and provenance, which holds times.
 
 import argparse
 import hashlib
+import os
 import shutil
 import sys
 from pathlib import Path
 
 from ica.build import book
+
+CALLS = "repeat-calls"  # answers of language models, apart from those that other builds keep
 
 
 def data_files(records: Path) -> dict[str, str]:
@@ -37,14 +40,30 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m ica.build.repeat", description="Build twice and compare."
     )
     parser.add_argument("--profile", default="ci", help="scale of both builds")
-    profile = parser.parse_args(arguments).profile
-    folder = Path.cwd() / "build" / profile
+    parser.add_argument("--jobs", default="2", help="notebooks run at once")
+    parser.add_argument("--limit", default="", help="minutes that a job may take (0: any time)")
+    options = parser.parse_args(arguments)
+    words = [f"--profile={options.profile}", f"--jobs={options.jobs}", f"--limit={options.limit}"]
+    try:
+        root = book.here()
+        return book.locked(root, "make repeat", lambda: twice(root, options.profile, words))
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def twice(root: Path, profile: str, words: list[str]) -> int:
+    """Build two times from nothing, models trained and language models asked anew, and compare; the exit status."""
     builds = []
     for _ in range(2):
-        shutil.rmtree(folder, ignore_errors=True)
-        if status := book.main(["--profile", profile]):
+        for name in (profile, "runs", "llm", CALLS):
+            shutil.rmtree(root / "build" / name, ignore_errors=True)
+        os.environ["ICA_CALLS"] = str(root / "build" / CALLS)
+        if status := book.once(root, words):
             return status
-        builds.append(data_files(folder / "record"))
+        builds.append(data_files(root / "build" / profile / "record"))
     found = differences(*builds)
     print(*found, sep="\n", end="\n" if found else "")
     print(f"{len(builds[0])} data files of two builds from nothing: {len(found)} differ")

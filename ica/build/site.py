@@ -13,14 +13,19 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import nbformat
 
-from ica.build import notebooks
+from ica.build import faults, jobs, notebooks
 from ica.build.stage import stage, state
+from ica.record import seals
+from ica.record.outside import plain_text
+from ica.record.provenance import project_root
 
 REPOSITORY_URL = "ICA_REPOSITORY_URL"
+SEAL = "html.seal.json"  # beside the built pages
 
 
 def _files_digest(root: Path, files: Iterable[Path], *more: object) -> str:
@@ -42,10 +47,15 @@ def registry_digest(root: Path, runs: Mapping[str, str]) -> str:
 
 def source_digest(root: Path, runs: Mapping[str, str]) -> str:
     """Digest of what the site depends on: prose, notebooks, configuration, claims, the commit it names."""
-    names = ("_config.yml", "_toc.yml", "ica/build/stage.py", "ica/build/site.py")
+    names = ("_config.yml", "_toc.yml", "ica/build/stage.py", "ica/build/site.py", "ica/record/outside.py")
     files = [root / name for name in names] + [*root.glob("book/**/*"), *root.glob("notebooks/*.ipynb")]
     return _files_digest(
-        root, files, registry_digest(root, runs), state(root), os.environ.get(REPOSITORY_URL)
+        root,
+        files,
+        registry_digest(root, runs),
+        state(root),
+        os.environ.get(REPOSITORY_URL),
+        [asdict(fault) for fault in faults.read(root)],
     )
 
 
@@ -96,13 +106,15 @@ def _named_cells(text: str, site: Path) -> str:
 
 def _jupyter_book(site: Path, work: Path) -> None:
     """Run Jupyter Book on the staged folder. Raises ValueError with its warnings where it fails."""
-    program = Path(sys.executable).with_name("jupyter-book")
-    command = [str(program), "build", "-W", "-n", "--keep-going", str(site), "--path-output", str(work)]
+    # By this Python: a jupyter-book first on PATH may be another one, and the script of a moved environment is dead.
+    program = [sys.executable, "-c", "import sys; from jupyter_book.cli.main import main; sys.exit(main())"]
+    command = [*program, "build", "-W", "-n", "--keep-going", str(site), "--path-output", str(work)]
     environment = {**os.environ, "NO_COLOR": "1", "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    streams = {"capture_output": True, "encoding": "utf-8", "errors": "replace"}
+    done = subprocess.run(command, **streams, env=environment, check=False)
     if done.returncode == 0:
         return
-    text = _named_cells(re.sub(r"\x1b\[[0-9;]*m", "", done.stderr).replace(f"{site}/", ""), site)
+    text = _named_cells(plain_text(done.stderr).replace(f"{site}/", ""), site)
     warnings = [line for line in text.splitlines() if re.search(r"\b(WARNING|ERROR|CRITICAL)\b", line)]
     shown = warnings or [line for line in text.splitlines() if line.strip()][-40:]
     raise ValueError("\n".join(["Building the site failed; nothing was published.", *dict.fromkeys(shown)]))
@@ -145,13 +157,17 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m ica.build.site", description="Build the site of one profile."
     )
     parser.add_argument("out", type=Path, help="folder of the profile, such as build/ci")
+    parser.add_argument("--status", type=Path, help="a JSON file that says how far the site is")
     options = parser.parse_args(arguments)
-    try:
-        build(Path.cwd(), options.out)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    root = project_root() or Path.cwd()
+
+    def work(tell: jobs.Tell) -> None:
+        seal = options.out / SEAL
+        seal.unlink(missing_ok=True)
+        final = build(root, options.out)
+        seals.write(seal.resolve(), [path for path in final.rglob("*") if path.is_file()])
+
+    return jobs.run(work, "The site", options.status)
 
 
 if __name__ == "__main__":

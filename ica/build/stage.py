@@ -3,22 +3,44 @@
 The staged folder mirrors the repository (`_config.yml`, `_toc.yml`, `book/`, `notebooks/`), so that links to
 sources keep their true paths. Its notebooks are the stored ones, prose and all, with the outputs of the last
 run; what the runs recorded lies under `_record/`, where the Sphinx extension reads it.
+
+Of a cell's outputs a page shows text, without what steers a terminal, and PNG drawings, and it knows the numbers that
+the run glued. Anything else (HTML, markdown, LaTeX, scripts, widgets) would be obeyed by page or browser, so it is left
+out where the cell gave its text too, and refused where it did not. Of a record the site gets the files of a Record.
 """
 
 import ast
+import base64
+import binascii
 import copy
 import json
+import re
 import shutil
 import tomllib
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
 import nbformat
-from nbformat.v4 import new_markdown_cell
+from nbformat.v4 import new_markdown_cell, new_output
 
-from ica.build import notebooks
-from ica.record.provenance import git, write_json
+from ica.build import faults, notebooks
+from ica.record.outside import plain_text
+from ica.record.provenance import git, no_repository, write_json
 
 CLAIM_CALLS = ("claim", "untestable")
+GLUED = "application/papermill.record/text/plain"
+KEY = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
+# All that IPython says in words of HTML, markdown, LaTeX or a script.
+NAMELESS = re.compile(r"<[\w.]+ object( at \w+)?>")
+PNG = b"\x89PNG\r\n\x1a\n"
+LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
+# The files of a Record, by their paths in its folder.
+RECORDED = re.compile(
+    r"(claims|numbers|run)\.json"
+    r"|figures/[a-z][a-z0-9-]*(\.svg|\.dark\.svg|\.pdf|\.png|\.csv|\.json)"
+    r"|(tables|timed)/[a-z][a-z0-9-]*(\.csv|\.json)"
+)
 IGNORED = shutil.ignore_patterns("__pycache__", ".*")
 
 
@@ -68,6 +90,56 @@ def _check_targets(name: str, targets: list[str], measured: list[dict]) -> None:
         )
 
 
+def _is_png(content: object) -> bool:
+    try:
+        return base64.b64decode(content).startswith(PNG)
+    except (TypeError, ValueError, binascii.Error):
+        return False
+
+
+def _text(content: object, where: str) -> str:
+    """The words of an output; nbformat joins those that are stored as lines."""
+    if not isinstance(content, str):
+        raise ValueError(f"{where} has an output that is no text, but of type {type(content).__name__}")
+    return plain_text(content)
+
+
+def _glued(output: nbformat.NotebookNode, where: str) -> nbformat.NotebookNode:
+    """A number or text that `Record.number` glued, and nothing beside it."""
+    scrap, value = output.metadata["scrapbook"], None
+    key = scrap.get("name") if isinstance(scrap, dict) else None
+    with suppress(TypeError, ValueError, SyntaxError, MemoryError, RecursionError):
+        value = ast.literal_eval(output.data.get(GLUED))
+    if not (isinstance(key, str) and KEY.fullmatch(key) and isinstance(value, (int, float, str))):
+        raise ValueError(f"{where} glues {key!r}, which is no number or text; glue with record.number")
+    value = " ".join(plain_text(value).split("\n")) if isinstance(value, str) else value
+    scrap = {"name": key, "mime_prefix": GLUED.removesuffix("text/plain")}
+    return new_output("display_data", {GLUED: repr(value)}, metadata={"scrapbook": scrap})
+
+
+def clean_output(output: nbformat.NotebookNode, where: str) -> nbformat.NotebookNode:
+    """The output as a page may show it; ValueError naming `where` for what no page can show."""
+    kind = output.output_type
+    if kind == "stream":
+        return new_output(
+            "stream", name="stderr" if output.name == "stderr" else "stdout", text=_text(output.text, where)
+        )
+    if kind == "error":
+        words = "\n".join(_text(line, where) for line in output.traceback)
+        return new_output("stream", name="stderr", text=words)
+    if "scrapbook" in output.get("metadata", {}):
+        return _glued(output, where)
+    if _is_png(output.data.get("image/png")):
+        return new_output("display_data", {"image/png": output.data["image/png"]})
+    words = _text(output.data.get("text/plain", ""), where)
+    if not words or (len(output.data) > 1 and NAMELESS.fullmatch(words)):
+        kinds = ", ".join(sorted(map(ascii, output.data))) or "nothing"
+        raise ValueError(
+            f"{where} shows {kinds}; a page takes text and PNG drawings. Print it, or record a figure or table"
+        )
+    return new_output("display_data", {"text/plain": words})
+
+
 def _directive(name: str, cell_id: str) -> nbformat.NotebookNode:
     return new_markdown_cell(f"```{{{name}}}\n```", id=cell_id)
 
@@ -76,17 +148,19 @@ def merge(source: nbformat.NotebookNode, executed: nbformat.NotebookNode, name: 
     """The stored notebook with the outputs of its run, targets at claims, and boxes on how it was run.
 
     The injected parameters never appear; where they differ from the cell shown, a note lists them.
-    Raises ValueError where the run was of other code.
+    Raises ValueError where the run was of other code, or left an output that no page can show.
     """
     ran = {cell.id: cell for cell in executed.cells if cell.cell_type == "code"}
     page = copy.deepcopy(source)
-    page.metadata.update({key: executed.metadata[key] for key in ("kernelspec", "language_info")})
+    page.metadata["language_info"] = nbformat.from_dict(LANGUAGE)
     cells, seen = [], set()
     for cell in page.cells:
         if cell.cell_type == "code":
             if cell.id not in ran or ran[cell.id].source != cell.source:
                 raise ValueError(f"notebook {name}: cell {cell.id} is not the one that was run; run it again")
-            cell.outputs, cell.execution_count = ran[cell.id].outputs, None
+            where = f"notebook {name}: cell {cell.id}"
+            cell.outputs = [clean_output(output, where) for output in ran[cell.id].outputs]
+            cell.execution_count = None
             for claim in claims_in(cell.source):
                 if claim not in seen:
                     cells.append(new_markdown_cell(f"(claim-{claim})=", id=f"target-{claim}"[:64]))
@@ -96,6 +170,19 @@ def merge(source: nbformat.NotebookNode, executed: nbformat.NotebookNode, name: 
             cells.append(_directive("run-parameters", "run-parameters"))
     page.cells = [*cells, _directive("run-record", "run-record")]
     return page
+
+
+def copy_record(record: Path, target: Path) -> None:
+    """Copy the files of a Record, and no other. Raises ValueError where there is none, and for a link, which could lead out."""
+    if not (record / "run.json").is_file():
+        raise ValueError(f"{record}: there is no record of a run here; build again")
+    for file in (record, *sorted(record.rglob("*"))):
+        if file.is_symlink():
+            raise ValueError(f"{file}: a record holds files, not links; remove it and build again")
+        name = file.relative_to(record).as_posix()
+        if file.is_file() and RECORDED.fullmatch(name):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target / name)
 
 
 def version(root: Path) -> str:
@@ -108,6 +195,7 @@ def state(root: Path) -> dict:
     return {
         "version": version(root),
         "commit": git(root, "rev-parse", "--verify", "HEAD"),
+        "no_commit": no_repository(root),
         "dirty": bool(git(root, "status", "--porcelain")),
     }
 
@@ -125,7 +213,7 @@ def stage(root: Path, out: Path) -> Path:
     shutil.copytree(root / "book", site / "book", ignore=IGNORED)
     for name in notebooks.listed(root):
         record = site / "_record" / name
-        shutil.copytree(out / "record" / name, record)
+        copy_record(out / "record" / name, record)
         source = notebooks.read(root, name)
         executed = nbformat.read(out / "executed" / f"{name}.ipynb", as_version=4)
         shutil.copy(notebooks.path(root, name), record / "source.ipynb")
@@ -135,6 +223,7 @@ def stage(root: Path, out: Path) -> Path:
         nbformat.write(merge(source, executed, name), site / "notebooks" / f"{name}.ipynb")
     shutil.copy(out / "claims.json", site / "_record" / "claims.json")
     shutil.copy(out / "paper_claims.json", site / "_record" / "paper.json")
+    write_json(site / "_record" / "faults.json", [asdict(fault) for fault in faults.read(root)])
     write_json(site / "_record" / "site.json", state(root) | {"profile": out.name})
     return site
 

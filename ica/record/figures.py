@@ -27,7 +27,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from ica.record import texts
+from ica.record import outside, texts
 from ica.record.provenance import LICENCE, plain, write_atomic, write_json
 from ica.record.styles import (  # noqa: F401 - the names that notebooks take from here
     BACKGROUND,
@@ -205,6 +205,7 @@ def colourbar(mesh: QuadMesh, label: str) -> Colorbar:
 def csv_bytes(data: pd.DataFrame, name: str = "data") -> bytes:
     """Return a tidy table as CSV: numbers that read back the same, NaN empty, no index, newline endings.
 
+    Texts that a spreadsheet would compute begin with an apostrophe, as `outside.csv_cell` writes them.
     ValueError for no rows or columns, infinities, an index or column names that would be lost, or cells that
     are neither numbers, truth values nor text.
     """
@@ -227,7 +228,7 @@ def csv_bytes(data: pd.DataFrame, name: str = "data") -> bytes:
                 raise ValueError(
                     f"{name}[{column!r}] must not hold infinities; leave such a cell NaN (written empty)"
                 )
-    return data.to_csv(index=False, lineterminator="\n").encode()
+    return outside.each_text(data, outside.csv_cell).to_csv(index=False, lineterminator="\n").encode()
 
 
 def describe(data: pd.DataFrame, columns: dict[str, str] | None) -> dict[str, dict]:
@@ -333,7 +334,8 @@ def save(
     source = f"notebook {notebook}; figure {id}; commit {commit}; version {made}; licence {LICENCE}"
     fields = {"Title": title, "Creator": made, "Source": f"notebook {notebook}", "Identifier": id}
     fields |= {"Description": source, "Rights": LICENCE, "Date": None}
-    contents = _drawings(fig, fields, commit) | {".csv": csv}
+    with texts.plain(fig):
+        contents = _drawings(fig, fields, commit) | {".csv": csv}
     about = plain(
         {
             "id": id,

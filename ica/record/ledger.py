@@ -30,7 +30,9 @@ def _read(file: Path, kind: type) -> dict | list:
         if isinstance(found, kind) and (kind is list or "notebook" in found):
             return found
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is missing or damaged ({type(error).__name__}); run the notebook again") from error
+        raise ValueError(
+            f"{file} is missing or damaged ({type(error).__name__}); run the notebook again"
+        ) from error
     raise ValueError(f"{file} is damaged; run the notebook again")
 
 

@@ -6,8 +6,10 @@ not read as markup is seen to where pages are built, by the Sphinx extension (`b
 
 import re
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import pandas as pd
+if TYPE_CHECKING:  # loading it would take a third of a second of every job
+    import pandas as pd
 
 # Colours and cursor (CSI), titles and links (OSC), other strings, two-character sequences.
 _ESCAPES = re.compile(
@@ -45,8 +47,10 @@ def plain_values(value):
     return [plain_values(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
-def each_text(data: pd.DataFrame, change: Callable[[str], str] = plain_text) -> pd.DataFrame:
+def each_text(data: "pd.DataFrame", change: Callable[[str], str] = plain_text) -> "pd.DataFrame":
     """The table with `change` made to every text in it, column names too; columns that this leaves alone keep their type."""
+    import pandas as pd
+
     data = data.set_axis([change(name) if isinstance(name, str) else name for name in data.columns], axis=1)
     for place in range(data.shape[1]):
         cells = data.iloc[:, place].tolist()

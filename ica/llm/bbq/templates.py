@@ -235,7 +235,7 @@ def load_templates(folder: Path) -> list[Template]:
     """All templates of the folder that holds "new_templates - CATEGORY.csv" and the two vocabulary files.
 
     Raises:
-        ValueError: a file is missing, named.
+        ValueError: a file is missing or malformed, named.
     """
     files = {category: folder / f"new_templates - {category}.csv" for category in CATEGORIES}
     wanted = [*files.values(), folder / "vocabulary.csv", folder / "vocabulary_proper_names.csv"]
@@ -243,8 +243,13 @@ def load_templates(folder: Path) -> list[Template]:
         raise ValueError(
             f"{folder} lacks {missing[0]}; expected the official templates of all {len(files)} categories"
         )
-    vocabulary, found = Vocabulary(folder), []
-    for category, file in files.items():
-        rows = pd.read_csv(file, na_filter=False, dtype=str).to_dict("records")
-        found += [Template(category, row, vocabulary) for row in rows if row["Ambiguous_Context"]]
+    file = folder
+    try:
+        vocabulary, found = Vocabulary(folder), []
+        for category, file in files.items():
+            rows = pd.read_csv(file, na_filter=False, dtype=str).to_dict("records")
+            found += [Template(category, row, vocabulary) for row in rows if row["Ambiguous_Context"]]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, SyntaxError, RecursionError) as error:
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(f"{file} is not as the official templates are ({why})") from error
     return found

@@ -8,7 +8,6 @@ intervals are over prompts.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,14 +16,42 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ica.build import jobs
 from ica.llm.analysis.statistics import Estimate, bootstrap_difference, score_interval, share_difference
+from ica.llm.bbq.rows import content as text_of
+from ica.llm.bbq.rows import parsed
 from ica.llm.jailbreak.attacks import DEFENCES, Attack, digest, stand_in
 from ica.llm.jailbreak.judges import complies, leaked, refuses
+from ica.llm.protocol import workflow
+from ica.llm.protocol.records import MODEL, fields
+from ica.llm.protocol.results import seal_of
+from ica.record import seals
 from ica.record.provenance import project_root, write_json
 
 JUDGES = ("leaked", "by_refusal", "by_compliance")
 COLUMNS = ("prompt", "family", "word", "defence", "leaked", "encoding", *JUDGES[1:], "empty")
 FACTS = ("name", "sha256", "parameters")
+ROOT = Path(__file__).parents[3]
+
+
+def _any(value: object) -> bool:
+    return True
+
+
+def _truth(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+def _text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+ROW = {
+    "prompt": lambda one: type(one) is int and one >= 0,
+    **dict.fromkeys(("family", "word", "encoding"), _text),
+    "defence": lambda one: one in DEFENCES,
+    **dict.fromkeys((*JUDGES, "empty"), _truth),
+}
 
 
 class AttackedError(ValueError):
@@ -113,6 +140,33 @@ def store(path: Path, model: dict, attacks: Sequence[Attack], table: pd.DataFram
     return write_json(path, content | {"provenance": provenance}, compact=True)
 
 
+def made_of(model: str, attacks: Sequence[Attack], threads: int = 1) -> dict[str, str | int]:
+    """What a table of attacks follows from: digests of the code, the model and the attacks, and the threads."""
+    code = workflow.attack_digest(ROOT)
+    return {
+        "code": code,
+        "model": workflow.content(model),
+        "attacks": digest(attacks),
+        "threads": threads,
+    }
+
+
+def faults(model: str, words: int, path: Path, threads: int = 1) -> list[str]:
+    """Why a build cannot take the table at `path` for the stand-in's attacks with so many words; none if it can."""
+    if not path.exists():
+        return [f"{path} is missing"]
+    if found := seals.faults(seal_of(path)):
+        return found
+    made, wanted = seals.about(seal_of(path)), made_of(model, stand_in(secrets=words), threads)
+    if other := [name for name, value in wanted.items() if made.get(name) != value]:
+        return [f"{path} was made with other {' and '.join(other)}"]
+    try:
+        checked(path)
+    except AttackedError as error:
+        return [str(error)]
+    return []
+
+
 def checked(path: Path) -> dict:
     """What a file of `store` holds, as far as the page needs it.
 
@@ -120,15 +174,15 @@ def checked(path: Path) -> dict:
         AttackedError: it cannot be read, lacks something, or is of prompts without a truth.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        rows, model = content["rows"], content["model"]
-        if lacking := sorted(set(FACTS) - set(model)):
-            raise ValueError(f"model lacks {', '.join(lacking)}")
-        if not rows or any(sorted(row) != sorted(COLUMNS) for row in rows):
-            raise ValueError(f"rows need exactly {', '.join(COLUMNS)}")
-        if any(not isinstance(row[judge], bool) for row in rows for judge in JUDGES):
-            raise ValueError(f"{', '.join(JUDGES)} must be true or false in every row")
-        told = [(row["prompt"], row["word"], row["defence"]) for row in rows]
+        content = parsed(text_of(path))
+        fields("it", content, {"model": _any, "attacks": _any, "rows": _any}, ("provenance",))
+        fields("model", content["model"], {name: MODEL[name] for name in FACTS})
+        table = content["rows"]
+        if not isinstance(table, list) or not table:
+            raise ValueError("rows must be a list that is not empty")
+        for number, row in enumerate(table, 1):
+            fields(f"row {number}", row, ROW)
+        told = [(row["prompt"], row["word"], row["defence"]) for row in table]
         pairs = sorted({one[:2] for one in told})
         if sorted(told) != sorted((*pair, defence) for pair in pairs for defence in DEFENCES):
             raise ValueError(f"each prompt and word needs one row for each of {', '.join(DEFENCES)}")
@@ -136,12 +190,12 @@ def checked(path: Path) -> dict:
             raise ValueError("two prompts are needed")
         words = {word for _, word in pairs}
         if content["attacks"] != digest(stand_in(len(prompts), len(words))):
-            raise ValueError(
-                "it is about other attacks than those of ica/llm/jailbreak/attacks.yml; `make ladder` makes them anew"
-            )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError("it is about other attacks than those of ica/llm/jailbreak/attacks.yml")
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
         raise AttackedError(
-            f"attacks {path} are missing or damaged ({type(error).__name__}: {error})"
+            f"attacks {path} are missing or damaged: {why}; "
+            f"`git checkout -- {path.name}` there restores stored ones, `make ladder` makes them anew"
         ) from error
     return content
 
@@ -167,13 +221,13 @@ def main() -> int:
     parser.add_argument(
         "files", nargs="*", type=Path, help="files of `python -m ica.llm.jailbreak.attack --out`"
     )
-    try:
-        for path in parser.parse_args().files:
+    files = parser.parse_args().files
+
+    def work(tell: jobs.Tell) -> None:
+        for path in files:
             print(write_json(_folder() / path.name, checked(path), compact=True))
-    except AttackedError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+
+    return jobs.run(work, "Storing the tables of attacks")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,17 @@
 """What shards left, read back with every field checked: `live` what a build read, `stored` the ladder in `results/llm`."""
 
 import argparse
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from ica.llm.protocol.shards import SCHEMA, Shard, folder, ladder, shards, slug
-from ica.llm.protocol.workflow import command
+from ica.build import jobs
+from ica.llm.bbq.rows import content as text_of
+from ica.llm.bbq.rows import parsed
+from ica.llm.protocol import records, workflow
+from ica.llm.protocol.shards import SCHEMA, Shard, code_digest, folder, items_digest, ladder, shards, slug
+from ica.record import seals
+from ica.record.parameters import meant, shown
 from ica.record.provenance import project_root, write_json
 
 FIELDS = ("schema", "scale", "id", "model", "items", "category", "counts", "records", "provenance")
@@ -45,22 +49,73 @@ class Reading:
         return 60 * sum(one["items"] for one in self.provenance) / seconds if seconds else float("nan")
 
 
+def seal_of(path: Path) -> Path:
+    """The seal beside a result: it says what the result was made of, and whether it is as it was written."""
+    return path.with_suffix(".seal.json")
+
+
+def made_of(shard: Shard, threads: int = 1) -> dict[str, str | int]:
+    """What a shard's result follows from: digests of the code, the model and the items, and the threads."""
+    return {
+        "code": code_digest(),
+        "model": workflow.content(shard.model),
+        "items": items_digest(shard.items),
+        "threads": threads,
+    }
+
+
+def faults(shard: Shard, path: Path, threads: int = 1) -> list[str]:
+    """Why a build cannot take the result at `path` for this shard, one phrase each; none if it can.
+
+    It must be there, with its seal, as it was written, and made of the code, model, items and threads of now.
+    """
+    if not path.exists():
+        return [f"{path} is missing"]
+    if found := seals.faults(seal_of(path)):
+        return found
+    made, wanted = seals.about(seal_of(path)), made_of(shard, threads)
+    if other := [name for name, value in wanted.items() if made.get(name) != value]:
+        return [f"{path} was made with other {' and '.join(other)}"]
+    try:
+        read(path, shard)
+    except ResultError as error:
+        return [str(error)]
+    return []
+
+
+def content_of(path: Path) -> object:
+    """What a stored JSON file holds.
+
+    Raises:
+        ResultError: it cannot be read, or holds no JSON with numbers that are finite.
+    """
+    try:
+        return parsed(text_of(path))
+    except FileNotFoundError as error:
+        raise ResultError(f"result {path} is missing; {mended(path)}") from error
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ResultError(f"result {path} is damaged: {why}; {mended(path)}") from error
+
+
+def mended(path: Path) -> str:
+    """What to do about a damaged result."""
+    if path.parent.name == "llm" and path.parent.parent.name == "results":
+        return (
+            f"`git checkout -- {path.name}` there restores it, `make ladder MODELS={path.stem}` makes it anew"
+        )
+    return "remove it; the next `make book` makes it anew"
+
+
 def read(path: Path, shard: Shard | None = None) -> dict:
     """One result file, which must be of this shard if one is given.
 
     Raises:
         ResultError: it is missing or damaged, of another version of the format, or of another shard.
     """
-    try:
-        content = checked(json.loads(path.read_text(encoding="utf-8")), path)
-    except FileNotFoundError as error:
-        raise ResultError(f"result {path} is missing") from error
-    except (OSError, ValueError) as error:
-        if isinstance(error, ResultError):
-            raise
-        raise ResultError(f"result {path} is damaged ({type(error).__name__}: {error})") from error
+    content = checked(content_of(path), path)
     if shard and content["id"] != shard.id:
-        raise ResultError(f"result {path} is of shard {content['id']}, not of {shard.id}")
+        raise ResultError(f"result {path} is of shard {content['id']}, not of {shard.id}; {mended(path)}")
     return content
 
 
@@ -68,17 +123,15 @@ def checked(content: object, path: Path) -> dict:
     """What a file holds of one shard, every field there and of this format; ResultError naming the file if not."""
     if not isinstance(content, dict) or (missing := [name for name in FIELDS if name not in content]):
         what = f"{missing[0]} is missing" if isinstance(content, dict) else "it is no JSON object"
-        raise ResultError(f"result {path} is damaged: {what}")
+        raise ResultError(f"result {path} is damaged: {what}; {mended(path)}")
     if content["schema"] != SCHEMA:
-        raise ResultError(f"result {path} has format {content['schema']!r}; accepted: {SCHEMA}")
+        raise ResultError(
+            f"result {path} has format {shown(content['schema'])}; accepted: {SCHEMA}; {mended(path)}"
+        )
     try:
-        own = [
-            record["category"] == content["category"] and "core" in record for record in content["records"]
-        ]
-    except (TypeError, KeyError) as error:
-        raise ResultError(f"result {path} is damaged ({type(error).__name__}: {error})") from error
-    if not all(own):
-        raise ResultError(f"result {path} is damaged: records of another category, or without a core block")
+        records.check(content)
+    except ValueError as error:
+        raise ResultError(f"result {path} is damaged: {error}; {mended(path)}") from error
     return content
 
 
@@ -92,9 +145,9 @@ def merged(parts: list[dict]) -> Reading:
                     f"shards of {first['model']['name']} differ in {name}: {first['category']} has {first[name]}, "
                     f"{part['category']} {part[name]}"
                 )
-    records = [record for part in parts for record in part["records"]]
+    every = [record for part in parts for record in part["records"]]
     provenance = [part["provenance"] | {"items": len(part["records"])} for part in parts]
-    return Reading(first["scale"], first["model"], first["items"], records, provenance)
+    return Reading(first["scale"], first["model"], first["items"], every, provenance)
 
 
 def path_of(shard: Shard) -> Path:
@@ -113,7 +166,7 @@ def live(model: str, items: str = "bbq") -> Reading:
         if not path_of(shard).is_file():
             raise ResultError(
                 f"shard {shard.stem} is not there: {path_of(shard)} is missing; "
-                f"`python -m ica.llm.protocol.measure {command(shard)}` makes it"
+                f"`python -m ica.llm.protocol.measure {workflow.command(shard)}` makes it"
             )
         parts.append(read(path_of(shard), shard))
     return merged(parts)
@@ -128,15 +181,11 @@ def stored(where: Path | None = None) -> list[Reading]:
     where = where or (project_root() or Path.cwd()) / "results" / "llm"
     found = {}
     for path in sorted(where.glob("*.json")):
-        try:
-            parts = [checked(one, path) for one in json.loads(path.read_text(encoding="utf-8"))["shards"]]
-            if not parts:
-                raise ValueError("no shard in it")
-        except ResultError:
-            raise
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ResultError(f"result {path} is damaged ({type(error).__name__}: {error})") from error
-        reading = merged(parts)
+        content = content_of(path)
+        kept = content.get("shards") if isinstance(content, dict) else None
+        if not isinstance(kept, list) or not kept:
+            raise ResultError(f"result {path} is damaged: it holds no list of shards; {mended(path)}")
+        reading = merged([checked(one, path) for one in kept])
         found[reading.name] = reading
     return sorted(found.values(), key=lambda reading: reading.model["parameters"])
 
@@ -158,14 +207,16 @@ def store(model: str, where: Path | None = None) -> Path:
 def main() -> int:
     """`python -m ica.llm.protocol.results MODEL ...`: store what the ladder read of these models."""
     parser = argparse.ArgumentParser(prog="python -m ica.llm.protocol.results", description=main.__doc__)
-    parser.add_argument("models", nargs="+", choices=ladder())
-    try:
-        for model in parser.parse_args().models:
+    parser.add_argument("models", nargs="+", help=f"of {', '.join(ladder())}")
+    models = parser.parse_args().models
+
+    def work(tell: jobs.Tell) -> None:
+        if unknown := [name for name in models if name not in ladder()]:
+            raise ValueError(f"{unknown[0]!r} is no model of the ladder; {meant(unknown[0], ladder())}")
+        for model in models:
             print(store(model))
-    except ResultError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+
+    return jobs.run(work, "Storing the ladder")
 
 
 if __name__ == "__main__":

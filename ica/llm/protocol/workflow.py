@@ -10,10 +10,8 @@ from pathlib import Path
 import yaml
 
 from ica.build import imports, notebooks
-from ica.llm.model import assets
+from ica.llm.model import assets, folders
 from ica.llm.protocol.shards import FILE, Shard, ladder, shards
-
-READ = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "**/*.jsonl", "**/*.csv")
 
 
 def needed(root: Path, overrides: Mapping[str, notebooks.Parameters]) -> dict[str, list[Shard]]:
@@ -89,15 +87,25 @@ def assets_of(shard: Shard) -> list[str]:
 
 @cache
 def content(source: str) -> str:
-    """SHA-256 of what a user's model or items hold; of an asset the one that the table says, of a hub id its name's."""
+    """SHA-256 of what a user's model or items hold; of an asset the one that the table says, of a hub id its name's.
+
+    Of a model folder the files count that a model is read from; of one that cannot be read, what is wrong with it.
+    """
     if source in assets.table():
         return assets.table()[source].sha256
-    path = Path(source).expanduser()
-    if path.is_file():
-        return assets.sha256(path)
-    files = sorted(one for pattern in READ for one in path.glob(pattern)) if path.is_dir() else []
-    lines = "".join(f"{assets.sha256(one)}  {one.name}\n" for one in files)
-    return hashlib.sha256((lines or source).encode()).hexdigest()
+    path = Path(source)
+    try:
+        path = path.expanduser()
+        if path.is_file():
+            return folders.hashed(path)
+        return folders.folder_hash(path) if path.is_dir() else _named(source)
+    except (OSError, RuntimeError, folders.ModelError) as error:  # RuntimeError: of a home that is none
+        items = [one for pattern in ("**/*.jsonl", "**/*.csv") for one in path.glob(pattern) if one.is_file()]
+        return folders.digest(items) if items else _named(f"{source}: {error}")
+
+
+def _named(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def command(shard: Shard) -> str:

@@ -1,0 +1,80 @@
+"""What the jobs of a build tell: lines on the screen while it runs, and the report of what failed.
+
+Jobs leave a status file each (`ica.build.jobs`); those of another build, which a killed one may have left, say nothing here.
+"""
+
+import re
+import sys
+import time
+from pathlib import Path
+
+from ica.build.stage import read_json
+from ica.record.outside import plain_text
+
+QUIET = ("site", "claims", "fetch-")  # jobs that are no notebook, training run or shard
+
+
+def statuses(folder: Path, build: str) -> dict[str, dict]:
+    """The status of every job of this build, by name."""
+    found = {}
+    for file in sorted(folder.glob("*.json")):
+        try:
+            status = read_json(file)
+        except (OSError, ValueError):  # removed or replaced meanwhile
+            continue
+        if status.get("build") == build:
+            found[file.stem] = status
+    return found
+
+
+class Progress:
+    """Lines on the screen about the notebooks, training runs and shards under way."""
+
+    def __init__(self, folder: Path, build: str, log: Path) -> None:
+        self.folder, self.build, self.log = folder, build, log
+        self.shown: set[str] = set()
+        self.terminal = sys.stdout.isatty()
+
+    def _total(self) -> str:
+        """How many notebooks, training runs and shards this build runs, from Snakemake's table of jobs."""
+        text = self.log.read_text(encoding="utf-8", errors="replace")
+        found = dict(re.findall(r"^(execute|train|read)\s+(\d+)", text, re.MULTILINE))
+        return str(sum(map(int, found.values()))) if found else "?"
+
+    def update(self) -> None:
+        """Print a line for each job that ended since the last call; on a terminal also what runs."""
+        running: list[str] = []
+        for name, status in statuses(self.folder, self.build).items():
+            if status["state"] == "running":
+                progress = f" {status['progress']}" if "progress" in status else ""
+                running.append(f"{name}{progress} {time.time() - status['started']:.0f} s")
+            elif name not in self.shown and not name.startswith(QUIET):
+                self.shown.add(name)
+                failed = "" if status["state"] == "done" else "  FAILED"
+                count = f"[{len(self.shown)}/{self._total()}]"
+                self.say(f"{count:>7} {name:<24} {status['seconds']:7.1f} s{failed}")
+        if self.terminal:
+            import shutil
+
+            width = max(20, shutil.get_terminal_size().columns - 1)
+            words = "        running: " + ", ".join(running) if running else ""
+            print("\r\x1b[K" + words[:width], end="", flush=True)
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        self.clear()
+        print(plain_text(line), flush=True)
+
+    def clear(self) -> None:
+        """Remove the line about what is running."""
+        if self.terminal:
+            print("\r\x1b[K", end="")
+
+
+def failures(folder: Path, build: str, log: Path) -> str:
+    """What went wrong, for the end of the screen: what the jobs said, else the end of Snakemake's messages."""
+    found = [one["report"].rstrip() for one in statuses(folder, build).values() if one.get("report")]
+    if found:
+        return "\n\n".join(found)
+    text = log.read_text(encoding="utf-8", errors="replace").strip() if log.is_file() else ""
+    return "\n".join(text.splitlines()[-40:]) or "Snakemake ended without a message."

@@ -1,0 +1,65 @@
+"""What is stored in `results/` is as it was stored: `python -m ica.build.stored` says so, `--accept` takes it as it is now.
+
+`results/SHA256.json` lists every file; the commands that store results (`make stored`, `make ladder`) renew it.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from ica.record import seals
+from ica.record.provenance import project_root
+
+SEAL = "SHA256.json"
+KINDS = ("*.json", "*.safetensors")
+
+
+def files(folder: Path) -> list[Path]:
+    """Every stored result."""
+    found = {path for kind in KINDS for path in folder.rglob(kind) if not path.name.startswith(".")}
+    return sorted(found - {folder / SEAL})
+
+
+def accept(folder: Path) -> Path:
+    """List the files as they are now; the list."""
+    return seals.write(folder / SEAL, files(folder))
+
+
+def faults(folder: Path) -> list[str]:
+    """What is missing, damaged or not listed, naming each file; nothing where there is neither a folder nor a list."""
+    if not folder.exists():
+        return []
+    found = seals.faults(folder / SEAL)
+    known = seals.names(folder / SEAL)
+    return found + [f"{path} is not listed in {SEAL}" for path in files(folder) if path not in known]
+
+
+def check(root: Path) -> None:
+    """Raises ValueError naming every fault of the stored results, and what to do."""
+    if found := faults(root / "results"):
+        raise ValueError(
+            "Stored results are not as they were stored:\n"
+            + "\n".join(f"  {line}" for line in found)
+            + "\n`git checkout -- results` restores them, `make stored` and `make ladder` make them anew; "
+            "`.venv/bin/python -m ica.build.stored --accept` takes what is there as it is."
+        )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m ica.build.stored", description=__doc__.splitlines()[0])
+    parser.add_argument("--accept", action="store_true", help="take the files as they are now")
+    options = parser.parse_args(arguments)
+    try:
+        if (root := project_root()) is None:
+            raise ValueError("no checkout of this project here")
+        if options.accept:
+            print(accept(root / "results"))
+        check(root)
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
