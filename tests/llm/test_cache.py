@@ -133,7 +133,7 @@ def test_a_damaged_line_is_named_and_computed_again(damage, tmp_path):
     with pytest.warns(UserWarning, match=f"{path.name}, line 2 is damaged"):
         found = CallCache(tmp_path)
     assert [found.get(f"key{n}") for n in (0, 1, 2, 9)] == [[0, 0.5], None, [2, 0.5], None]
-    assert found.damaged == [f"{path}, line 2"]
+    assert found.damaged == [f"{path}, line 2 is damaged"]
 
 
 def test_an_unfinished_last_line_is_left_aside(tmp_path):

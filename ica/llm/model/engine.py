@@ -6,7 +6,7 @@ one that was not. Calls that share a long beginning with later ones name it as a
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import transformers
@@ -53,7 +53,13 @@ class Engine:
             found = score(self.model, requests, self._known(anchors), self.width, self.room)
             return [[list(row) for row in scores.tokens] for scores in found]
 
-        kept = self._kept("scores", prompts, anchors, {}, compute)
+        def fits(rows: object) -> bool:
+            return _as_many(rows, requests) and all(
+                _as_many(row, request.continuations) and all(_filled(one, (int, float)) for one in row)
+                for row, request in zip(rows, requests, strict=True)
+            )
+
+        kept = self._kept("scores", prompts, anchors, {}, compute, fits)
         return [Scores(tuple(tuple(row) for row in rows)) for rows in kept]
 
     def generate(
@@ -66,7 +72,12 @@ class Engine:
             found = greedy(self.model, prompts, new_tokens, known, self.width, self.room, self.slots)
             return [list(one.tokens) for one in found]
 
-        kept = self._kept("greedy", list(prompts), anchors, {"new_tokens": new_tokens}, compute)
+        def fits(rows: object) -> bool:
+            return _as_many(rows, prompts) and all(
+                _filled(row, (int,)) and len(row) <= new_tokens and min(row) >= 0 for row in rows
+            )
+
+        kept = self._kept("greedy", list(prompts), anchors, {"new_tokens": new_tokens}, compute, fits)
         return [
             Generated(tuple(row), self.model.text(row), bool(row) and row[-1] in self.model.ends)
             for row in kept
@@ -89,11 +100,28 @@ class Engine:
             "transformers": transformers.__version__,
         }
 
-    def _kept(self, kind: str, prompts: list, anchors: Sequence[str], more: dict, compute) -> list:
+    def _kept(
+        self,
+        kind: str,
+        prompts: list,
+        anchors: Sequence[str],
+        more: dict,
+        compute: Callable[[], list],
+        fits: Callable[[object], bool],
+    ) -> list:
         self.asked += 1
         settings = {**self.settings(), **more, "anchors": list(anchors)}
         key = call_key(self.model.hash, kind, settings, prompts)
-        found = self.cache.get(key) if self.cache is not None else None
+
+        def whole(kept: object) -> bool:
+            return (
+                isinstance(kept, list)
+                and len(kept) == 2
+                and _filled(kept[1:], (int, float))
+                and fits(kept[0])
+            )
+
+        found = self.cache.get(key, whole) if self.cache is not None else None
         if found is None:
             if not self.computed:
                 probe(self.model)
@@ -132,3 +160,11 @@ class Engine:
     def _held(self) -> int:
         """Tokens of the anchors that are kept."""
         return sum(len(prefix.tokens) for found in self._anchors.values() for prefix in found)
+
+
+def _as_many(rows: object, asked: Sequence) -> bool:
+    return isinstance(rows, list) and len(rows) == len(asked)
+
+
+def _filled(row: object, types: tuple[type, ...]) -> bool:
+    return isinstance(row, list) and bool(row) and all(type(value) in types for value in row)

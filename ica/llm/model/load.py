@@ -2,58 +2,33 @@
 
 `load("smollm2")` takes a model of the asset table; `load("some.gguf")` a local GGUF file; `load("some/folder")` a Hugging Face
 folder with safetensors; `load("owner/name")` a model of the Hugging Face hub, from its local cache or, with a network, from the
-hub. Weights are computed in float32 unless asked otherwise. A GGUF file is converted once (half a minute for 135M parameters)
-to a safetensors copy in the cache, which loads in about a second. Pickled weights (.bin, .pt) are never opened, and code that
-comes with a model is never run.
+hub. Weights are computed in float32 unless asked otherwise. A GGUF file is converted once (see `copies`).
+
+Nothing of a model is run or trusted: pickled weights (.bin, .pt) are never opened, code that comes with a model never runs, only
+a hub id opens a connection, chat templates run in a process with an end (see `templates`), and what does not fit into memory is
+refused before a weight is read.
 """
 
-import hashlib
-import io
-import json
-import os
-import re
-import shutil
-import struct
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import jinja2
 import torch
-import transformers
 from safetensors import SafetensorError
-from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ica import checks
-from ica.llm.model import assets
-from ica.record.provenance import write_json
+from ica.llm.model import assets, copies, folders, headers, templates
+from ica.llm.model.assets import line
+from ica.llm.model.folders import ModelError, folder_hash, shown
+from ica.llm.model.networks import opened, quiet
 
+__all__ = ["DTYPES", "LanguageModel", "ModelError", "folder_hash", "load", "unfit"]
+WAIT = 5.0  # seconds for an answer of the hub
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-READ = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
-DAMAGED = (
-    OSError,
-    ValueError,
-    KeyError,
-    IndexError,
-    TypeError,
-    RuntimeError,
-    AttributeError,
-    UnboundLocalError,
-    SafetensorError,
-    struct.error,
-)
-
-
 ATTENTION = {"full_attention", "sliding_attention", "global"}
-
-
-class ModelError(ValueError):
-    """A model cannot be found, read or used as asked; the message names it, and what is accepted."""
 
 
 def unfit(network: PreTrainedModel) -> str:
@@ -65,8 +40,14 @@ def unfit(network: PreTrainedModel) -> str:
     }
     if getattr(network, "_is_stateful", False):
         return "it keeps a state, not keys and values per token"
-    if other := sorted(kinds - ATTENTION):
+    if other := sorted(map(str, kinds - ATTENTION)):
         return f"it has layers of kind {other[0]}; accepted are those that attend to all tokens or to a sliding window"
+    longest = getattr(network.config, "max_position_embeddings", None)
+    if longest is not None and (not isinstance(longest, int) or longest < 1):
+        return f"its max_position_embeddings is {longest!r}; accepted is a whole number of at least 1"
+    ends = network.generation_config.eos_token_id
+    if not all(isinstance(one, int) for one in (ends if isinstance(ends, list) else [ends or 0])):
+        return f"its eos_token_id is {ends!r}; accepted are whole numbers"
     return ""
 
 
@@ -108,13 +89,26 @@ class LanguageModel:
         return frozenset([] if ends is None else [ends] if isinstance(ends, int) else ends)
 
     @cached_property
+    def _known(self) -> int:
+        return self.network.get_input_embeddings().num_embeddings
+
+    @cached_property
     def _start(self) -> list[int]:
         bos = self.tokenizer.bos_token_id
         return [bos] if bos is not None and self.tokenizer("").input_ids[:1] == [bos] else []
 
     def tokens(self, text: str) -> list[int]:
-        """Tokens of a text by itself: nothing is added; names of special tokens in the text become special tokens."""
-        return self.tokenizer(text, add_special_tokens=False).input_ids
+        """Tokens of a text by itself: nothing is added; names of special tokens in the text become special tokens.
+
+        Raises:
+            ModelError: the network does not know one of them.
+        """
+        found = self.tokenizer(text, add_special_tokens=False).input_ids
+        if found and max(found) >= self._known:
+            raise ModelError(
+                f"the tokenizer of {shown(self.name)} gives token {max(found)}; its network knows {self._known} tokens"
+            )
+        return found
 
     def context_tokens(self, text: str) -> list[int]:
         """Tokens of a text at the beginning of a sequence: `tokens`, after the start token if the model wants one."""
@@ -140,24 +134,26 @@ class LanguageModel:
         if self.tokenizer.chat_template is None:
             raise ModelError(f"model {self.name} has no chat template; it can only be given plain text")
         for message in messages:
-            if found := [token for token in self.tokenizer.all_special_tokens if token in message["content"]]:
+            if found := [token for token in self._special if token in message["content"]]:
                 raise ModelError(f"a message for {self.name} contains its special token {found[0]!r}")
         try:
-            return self.tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=True
-            )
-        except jinja2.TemplateError as error:
-            roles = ", ".join(message["role"] for message in messages)
-            raise ModelError(
-                f"the chat template of {self.name} refuses the roles {roles} ({error})"
-            ) from error
+            template = self.tokenizer.get_chat_template()
+            if not isinstance(template, str):
+                raise ValueError(f"is {template!r}, and no text")
+            return templates.render(template, messages, self.tokenizer.special_tokens_map)
+        except ValueError as error:  # TemplateError, or there are several and none is the default
+            raise ModelError(f"the chat template of {shown(self.name)} {line(str(error))}") from error
 
     def plain(self, text: str) -> str:
         """The text without the names of special tokens, as for generated text that goes into a later prompt."""
-        names = sorted(self.tokenizer.all_special_tokens, key=len, reverse=True)
-        while found := next((name for name in names if name in text), None):
+        while found := next((name for name in self._special if name in text), None):
             text = text.replace(found, "")
         return text
+
+    @cached_property
+    def _special(self) -> list[str]:
+        """Names of special tokens, the longest first."""
+        return sorted(filter(None, self.tokenizer.all_special_tokens), key=len, reverse=True)
 
 
 def load(source: str | Path, dtype: str = "float32", device: str = "cpu") -> LanguageModel:
@@ -170,153 +166,73 @@ def load(source: str | Path, dtype: str = "float32", device: str = "cpu") -> Lan
 
     Raises:
         AssetError: a model of the table cannot be had, or is not what it should be.
-        ModelError: unknown name, no such file, pickled weights, unknown model type, damaged file.
+        ModelError: unknown name, no such file, pickled weights, unknown model type, damaged file, too little memory.
+        ValueError: an unknown type of numbers or device.
     """
     checks.one_of("dtype", dtype, tuple(DTYPES))
-    path, name = _located(str(source)), str(source)
+    name = str(source)
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"device {line(repr(device))} cannot be used ({line(str(error).splitlines()[0])})"
+        ) from error
+    path, hash = _located(name), ""
     if path.is_file():
-        hash = assets.sha256(path)
-        folder = _converted(path, hash)
-    else:
-        hash, folder = folder_hash(path), path
-    network, tokenizer = _open(folder, name, DTYPES[dtype])
-    return LanguageModel(name, hash, network.to(device).eval().requires_grad_(False), tokenizer)
+        with folders.laid_out([path], name):
+            hash = folders.hashed(path)
+            path = copies.converted(path, hash, name)
+    files = folders.files(path)
+    weights = [file for file in files if file.suffix == ".safetensors"]
+    with folders.laid_out(files, name) as plain:
+        sizes = _sizes(name, path, weights)
+        headers.afford(name, sizes.numbers, dtype)
+        hash = hash or folders.digest(files)
+        network, tokenizer = opened(plain, name, DTYPES[dtype], sizes)
+    try:
+        network = network.to(place).eval().requires_grad_(False)
+    except RuntimeError as error:
+        raise ModelError(
+            f"model {shown(name)} cannot be put on {place} ({line(str(error).splitlines()[0])})"
+        ) from error
+    return LanguageModel(name, hash, network, tokenizer)
+
+
+def _sizes(name: str, folder: Path, weights: Sequence[Path]) -> headers.Sizes:
+    """What a folder's weights hold; ModelError if they are damaged, or the configuration has more layers than they."""
+    try:
+        sizes = headers.safetensors_sizes(weights)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(f"model {shown(name)} is damaged or incomplete ({line(str(error))})") from error
+    if (most := folders.layers(folder)) > sizes.tensors:
+        raise ModelError(
+            f"model {shown(name)} is damaged or incomplete (config.json says {most} layers, the weights hold {sizes.tensors} tensors)"
+        )
+    return sizes
 
 
 def _located(source: str) -> Path:
-    """The GGUF file or the folder that `source` means."""
-    names = [name for name, asset in assets.table().items() if asset.kind == "model"]
-    if source in names:
-        return assets.fetch(source)
-    path = Path(source).expanduser()
-    if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
+    """The GGUF file or the folder that `source` means, brought here if need be."""
+    if (path := folders.find(source)) is not None:
         return path
-    if path.is_file():
-        raise ModelError(f"model {source}: a file must be a GGUF file, and its name end with .gguf")
-    if HUB_ID.fullmatch(source) and path.suffix != ".gguf":
-        return _from_hub(source)
-    raise ModelError(
-        f"model {source!r} is unknown; accepted are {', '.join(names)}, the path of a .gguf file or of a Hugging Face "
-        "folder, and a hub id (owner/name)"
-    )
+    return assets.fetch(source) if source in assets.table() else _from_hub(source)
 
 
 def _from_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download
+    """The folder of a hub id in the local hub cache, brought there if it has none; ModelError if that cannot be done."""
+    from huggingface_hub import HfApi, snapshot_download
 
-    found = []
-    for local in (True, False):
-        try:
-            return Path(snapshot_download(name, local_files_only=local, allow_patterns=list(READ)))
-        except Exception as error:  # noqa: BLE001  (the client has no common class of errors)
-            found.append(f"{type(error).__name__}: {error}".splitlines()[0])
-    raise ModelError(
-        f"model {name!r} is neither a local path nor in the local hub cache, and the hub did not give it ({found[-1]})"
-    )
-
-
-def folder_hash(folder: Path) -> str:
-    """SHA-256 over the names and SHA-256s of all files of a folder that are read, in the order of their names.
-
-    Raises:
-        ModelError: there are no safetensors, only pickled weights say.
-    """
-    if not list(folder.glob("*.safetensors")):
-        pickled = sorted(p.name for end in ("bin", "pt", "pth", "ckpt") for p in folder.glob(f"*.{end}"))
-        wrong = f"only pickled weights ({pickled[0]}), which are not opened" if pickled else "no weights"
-        raise ModelError(f"model folder {folder} has {wrong}; accepted are .safetensors files")
-    files = sorted({path for pattern in READ for path in folder.glob(pattern)})
-    lines = "".join(f"{assets.sha256(path)}  {path.name}\n" for path in files)
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars and no advice of transformers, only its errors; the bar over a GGUF file heeds no setting."""
-    level, bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    patterns = [f"*{Path(one).suffix}" for one in (folders.WEIGHTS, *folders.TEXTS)]
+    wanted = {"allow_patterns": patterns, "ignore_patterns": ["*/*"]}
+    with suppress(Exception):  # of no common class: it is not there
+        return Path(snapshot_download(name, local_files_only=True, **wanted))
     try:
-        with redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        transformers.logging.set_verbosity(level)
-        if bars:
-            transformers.logging.enable_progress_bar()
-
-
-def _open(
-    folder: Path, name: str, dtype: torch.dtype, **gguf: str
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Network and tokenizer of a folder, or of the GGUF file in it that `gguf_file` names."""
-    options = {"local_files_only": True, "trust_remote_code": False, **gguf}
-    weights = {} if gguf else {"use_safetensors": True}
-    try:
-        with _quiet():
-            tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-            network, loading = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=dtype, output_loading_info=True, **weights, **options
-            )
-        if missing := sorted(loading["missing_keys"]):  # transformers would go on with random ones
-            raise ValueError(f"no weights for {', '.join(missing[:3])}{' and more' * (len(missing) > 3)}")
-    except DAMAGED as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if re.search(r"architecture|model type|model_type|[Uu]nrecognized (model|configuration)", str(error)):
-            raise ModelError(
-                f"model {name} is of a type that transformers {transformers.__version__} cannot load here "
-                f"as a causal language model ({reason})"
-            ) from error
-        raise ModelError(f"model {name} is damaged or incomplete ({reason})") from error
-    return network, tokenizer
-
-
-def _converted(file: Path, hash: str) -> Path:
-    """The folder with the safetensors copy of a GGUF file, made if it is not there or damaged.
-
-    Its name holds the hash of the GGUF file and the version of transformers, which does the conversion.
-    """
-    folder = assets.cache_folder() / "models" / f"{hash[:16]}-transformers-{transformers.__version__}"
-    if folder.is_dir():
-        if _whole(folder):
-            return folder
-        shutil.rmtree(folder, ignore_errors=True)
-    with file.open("rb") as opened:
-        if opened.read(4) != b"GGUF":
-            raise ModelError(f"model {file} is damaged or incomplete (it does not begin as a GGUF file does)")
-    network, tokenizer = _open(file.parent, str(file), torch.float32, gguf_file=file.name)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        _write(network, tokenizer, temporary)
-        os.rename(temporary, folder)
-    except OSError as error:  # another process may have been faster
-        if not (folder.is_dir() and _whole(folder)):
-            raise ModelError(f"the converted copy {folder} could not be written ({error})") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return folder
-
-
-def _write(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Weights (tied ones once), configuration, tokenizer, and the hashes of all these files."""
-    kept: dict[int, tuple[str, torch.Tensor]] = {}
-    for name, tensor in network.state_dict().items():
-        kept.setdefault(tensor.data_ptr(), (name, tensor.contiguous()))
-    save_file(dict(kept.values()), folder / "model.safetensors", metadata={"format": "pt"})
-    del network.config.quantization_config
-    network.config.save_pretrained(folder)
-    network.generation_config.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    for path in folder.iterdir():
-        path.chmod(0o644)
-    folder.chmod(0o755)
-    write_json(folder / "SHA256.json", {path.name: assets.sha256(path) for path in sorted(folder.iterdir())})
-
-
-def _whole(folder: Path) -> bool:
-    """Are all files of a converted copy there, as they were written?"""
-    try:
-        expected = json.loads((folder / "SHA256.json").read_text())
-        return all(assets.sha256(folder / name) == digest for name, digest in expected.items())
-    except (OSError, ValueError, AttributeError):
-        return False
+        HfApi().model_info(name, timeout=WAIT)  # does it answer? The client by itself would wait for ever
+        with quiet():
+            return Path(snapshot_download(name, local_files_only=False, **wanted))
+    except Exception as error:
+        reason = line(f"{type(error).__name__}: {error}".splitlines()[0])
+        raise ModelError(
+            f"model {name!r} is neither a local path nor in the local hub cache, and the hub did not give it ({reason})"
+        ) from error

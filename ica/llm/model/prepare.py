@@ -5,11 +5,14 @@ A model is also converted to the copy that loads fast, once, before several jobs
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+from ica.build import jobs
 from ica.llm.model import assets
-from ica.llm.model.load import ModelError, load
 from ica.record.provenance import write_json
+
+FACTS = ("name", "kind", "what", "sha256", "licence", "provenance")
 
 
 def main() -> int:
@@ -19,25 +22,20 @@ def main() -> int:
     )
     parser.add_argument("name", help="a name of assets.yml")
     parser.add_argument("--out", type=Path, required=True, help="a JSON file")
-    parser.add_argument("--failure", type=Path, help="a file for what went wrong, for the end of the screen")
+    parser.add_argument("--status", type=Path, help="a JSON file that says how far this is")
     options = parser.parse_args()
-    try:
-        asset = assets.named(options.name)
-        assets.fetch(options.name)
-        if asset.kind == "model":
-            load(options.name)
-        facts = {
-            name: getattr(asset, name) for name in ("name", "kind", "what", "sha256", "licence", "provenance")
-        }
-        write_json(options.out, facts)
-    except (assets.AssetError, ModelError) as error:
+
+    def work(tell: Callable[[str], None]) -> None:
         options.out.unlink(missing_ok=True)
-        if options.failure:
-            options.failure.parent.mkdir(parents=True, exist_ok=True)
-            options.failure.write_text(f"Fetching {options.name} failed.\n\n{error}\n", encoding="utf-8")
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+        asset = assets.named(options.name)
+        assets.fetch(asset.name)
+        if asset.kind == "model":
+            from ica.llm.model.load import load  # heavy, and of no use to data
+
+            load(asset.name)
+        write_json(options.out, {name: getattr(asset, name) for name in FACTS})
+
+    return jobs.run(work, f"Fetching {assets.line(options.name)}", options.status)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -100,7 +101,8 @@ def content(source: str) -> str:
             return folders.hashed(path)
         return folders.folder_hash(path) if path.is_dir() else _named(source)
     except (OSError, RuntimeError, folders.ModelError) as error:  # RuntimeError: of a home that is none
-        items = [one for pattern in ("**/*.jsonl", "**/*.csv") for one in path.glob(pattern) if one.is_file()]
+        found = path.rglob("*") if os.path.isdir(path) else ()
+        items = [one for one in found if one.suffix in (".jsonl", ".csv") and one.is_file()]
         return folders.digest(items) if items else _named(f"{source}: {error}")
 
 
