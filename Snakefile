@@ -50,6 +50,7 @@ for shard in SHARDS.values():
     write_json(ROOT / f"build/llm/jobs/{shard.id}.json", shards.job(shard))
 # What is there of an earlier build is whole, or it is made again.
 if os.environ.pop(book.MEND, ""):
+    reading.check(LOADED, READ)
     UNITS = [
         mend.sealed(f"notebook {name}", (Path(f"{OUT}/executed/{name}.ipynb"), Path(f"{OUT}/record/{name}")), Path(f"{OUT}/{name}.seal.json"), settings=digest)
         for name, digest in OWN.items()

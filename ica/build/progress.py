@@ -3,7 +3,9 @@
 Jobs leave a status file each (`ica.build.jobs`); those of another build, which a killed one may have left, say nothing here.
 """
 
+import builtins
 import re
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -54,8 +56,6 @@ class Progress:
                 count = f"[{len(self.shown)}/{self._total()}]"
                 self.say(f"{count:>7} {name:<24} {status['seconds']:7.1f} s{failed}")
         if self.terminal:
-            import shutil
-
             width = max(20, shutil.get_terminal_size().columns - 1)
             words = "        running: " + ", ".join(running) if running else ""
             print("\r\x1b[K" + words[:width], end="", flush=True)
@@ -71,10 +71,19 @@ class Progress:
             print("\r\x1b[K", end="")
 
 
+# What the Snakefile raised as it was read, without the places in its sources that Snakemake adds.
+RAISED = re.compile(
+    r'^(\w+Error) in file ".*Snakefile".*, line \d+:\n(.*?)(?=^  File "|\Z)', re.MULTILINE | re.DOTALL
+)
+
+
 def failures(folder: Path, build: str, log: Path) -> str:
-    """What went wrong, for the end of the screen: what the jobs said, else the end of Snakemake's messages."""
+    """What went wrong, for the end of the screen: what the jobs said, what the Snakefile refused, else the end of Snakemake's messages."""
     found = [one["report"].rstrip() for one in statuses(folder, build).values() if one.get("report")]
     if found:
         return "\n\n".join(found)
     text = log.read_text(encoding="utf-8", errors="replace").strip() if log.is_file() else ""
+    refused = RAISED.search(text)
+    if refused and (refused[1] == "ValueError" or not hasattr(builtins, refused[1])):
+        return refused[2].strip()
     return "\n".join(text.splitlines()[-40:]) or "Snakemake ended without a message."

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import small_project
@@ -28,7 +29,8 @@ def test_hostile_values_and_paths_arrive_as_they_are(tmp_path):
     folder = small_project.write(place / "project")
     edit(folder, "gamma", "parameters", 'seed = 0\nmodel = "smollm2"\nitems = "bbq"\nwords = ""')
     edit(folder, "gamma", "start", small_project.start("gamma", "seed, model, items, words"))
-    model = f"{NASTY}\nsecond line"
+    model = f"{place}/{NASTY}\nsecond line.gguf"
+    Path(model).touch()
     (place / "items: 'é'").mkdir()
     (place / "items: 'é'" / "Age.jsonl").touch()
     done = run_make(
@@ -154,3 +156,22 @@ def test_values_of_settings_pass_no_shell():
     shells = re.findall(r'    shell:\n((?:        ".*"\n)+)', source)
     assert len(shells) == source.count("    shell:") > 5
     assert {field for shell in shells for field in re.findall(r"\{([^{}]+)\}", shell)} == OURS
+
+
+@pytest.mark.fault(
+    "Input",
+    "MODEL or BBQ names a model or folder that there is not, or that cannot be read",
+    "`make book` says so in one line before anything runs",
+)
+def test_a_model_that_there_is_not_is_one_line_before_anything_runs(sources):
+    edit(sources, "gamma", "parameters", 'seed = 0\nmodel = "smollm2"')
+    (sources / "pickled").mkdir()
+    (sources / "pickled" / "pytorch_model.bin").touch()
+    for name, said in {
+        "smolm2": "did you mean smollm2?",
+        "pickled": "pytorch_model.bin",
+        "a.gguf": "is unknown",
+    }.items():
+        done = build(sources, f"--model={name}")
+        assert done.returncode == 1 and said in done.stdout and done.stdout.count("\n") == 1, done.stdout
+        assert not (sources / "build/ci/executed").exists()

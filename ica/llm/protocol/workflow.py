@@ -11,8 +11,9 @@ from pathlib import Path
 import yaml
 
 from ica.build import imports, notebooks
+from ica.llm.bbq.items import load_official
 from ica.llm.model import assets, folders
-from ica.llm.protocol.shards import FILE, Shard, ladder, shards
+from ica.llm.protocol.shards import AROUND, FILE, Shard, ladder, shards
 
 
 def needed(root: Path, overrides: Mapping[str, notebooks.Parameters]) -> dict[str, list[Shard]]:
@@ -42,6 +43,19 @@ def models(root: Path, overrides: Mapping[str, notebooks.Parameters]) -> dict[st
         values = {**notebooks.declared(notebooks.read(root, name), name), **changes}
         found[name] = [values["model"]] if "model" in values else []
     return found
+
+
+def check(loaded: Mapping[str, list[str]], wanted: Mapping[str, list[Shard]]) -> None:
+    """See to it that the models and items that notebooks ask for can be had, before anything runs.
+
+    Raises:
+        ModelError: no such model. ItemsError: no such folder, or a malformed file in it.
+    """
+    for model in dict.fromkeys(name for names in loaded.values() for name in names):
+        folders.find(model)
+    for source in dict.fromkeys(shard.items for group in wanted.values() for shard in group):
+        if source not in assets.table():
+            load_official(Path(source).expanduser())
 
 
 def digests(
@@ -74,9 +88,8 @@ def attacked(models: Sequence[str], file: Path = FILE) -> dict[str, int]:
 
 def attack_digest(root: Path) -> str:
     """SHA-256 over what the answers to attacks stand on: the modules, and the attacks themselves."""
-    files = [
-        imports.module_file(root, one) for one in imports.closure(["import ica.llm.jailbreak.attack"], root)
-    ]
+    modules = imports.closure(["import ica.llm.jailbreak.attack"], root)
+    files = [imports.module_file(root, one) for one in modules if not f"{one}.".startswith(AROUND)]
     files.append(root / "ica" / "llm" / "jailbreak" / "attacks.yml")
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
 
