@@ -122,6 +122,32 @@ def test_imports_of_a_notebook_are_from_its_part_the_ground_and_the_record(path,
     assert not wrong, f"{path.stem} may import {', '.join(allowed)}, and not: {', '.join(wrong)}"
 
 
+@pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
+def test_imports_of_a_notebook_are_of_names_that_there_are(path):
+    for source in notebooks.python_cells(nbformat.read(path, as_version=4)):
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "ica":
+                file = imports.module_file(ROOT, node.module)
+                defined = _defined(ast.parse(file.read_text(encoding="utf-8")))
+                for alias in node.names:
+                    found = alias.name in defined or imports.module_file(ROOT, f"{node.module}.{alias.name}")
+                    assert found, f"{node.module} defines no {alias.name}"
+
+
+def _defined(tree: ast.Module) -> set[str]:
+    """Names that a module defines by itself at its top."""
+    found = set()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {
+                name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)
+            }
+    return found
+
+
 def test_imports_rules_see_what_they_forbid(tmp_path):
     """The rules above rest on `direct`, which must see imports in functions and relative ones."""
     for name in ("one", "two"):

@@ -36,6 +36,7 @@ MINUTES = {"ci": 120.0}  # by profile, for the jobs of a build
 LONG = 2880.0
 GRACE = 20.0  # seconds that a job has to end by itself
 POLL = 0.5
+MOST = 256  # threads
 Tell = Callable[[str], None]
 
 
@@ -61,10 +62,10 @@ def settle(module: str, threads: int = 1) -> None:
     Libraries read these variables as they load, so setting them later would not do.
 
     Raises:
-        ValueError: threads below 1.
+        ValueError: threads below 1 or above 256, of which a machine would run out.
     """
-    if isinstance(threads, bool) or threads < 1:
-        raise ValueError(f"--threads must be a whole number of at least 1, got {threads!r}")
+    if isinstance(threads, bool) or not 1 <= threads <= MOST:
+        raise ValueError(f"--threads must be a whole number of 1 to {MOST}, got {threads!r}")
     wanted = {**ENVIRONMENT, **dict.fromkeys(THREADS, str(threads))}
     if any(os.environ.get(name) != value for name, value in wanted.items()):
         sys.stdout.flush()

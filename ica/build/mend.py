@@ -14,24 +14,26 @@ from ica.record import seals
 
 @dataclass(frozen=True)
 class Unit:
-    """Files that are made together; `faults` says why they cannot be taken as they are (no phrase: they can)."""
+    """Files that are made together.
+
+    `faults` says why they cannot be taken as they are (no phrase: they can); `stale`, that they are of other sources or settings,
+    as after any edit, which is worth no word.
+    """
 
     name: str
     outputs: tuple[Path, ...]
     faults: Callable[[], list[str]]
+    stale: Callable[[], bool] = lambda: False
 
 
 def sealed(name: str, outputs: tuple[Path, ...], seal: Path, **about: str) -> Unit:
     """A unit with a seal, which must have been made with `about`."""
-
-    def faults() -> list[str]:
-        if found := seals.faults(seal):
-            return found
-        made = seals.about(seal)
-        other = sorted(key for key, value in about.items() if made.get(key) != value)
-        return [f"{seal} is of a run with other {' and '.join(other)}"] if other else []
-
-    return Unit(name, (*outputs, seal), faults)
+    return Unit(
+        name,
+        (*outputs, seal),
+        lambda: seals.faults(seal),
+        lambda: any(seals.about(seal).get(key) != value for key, value in about.items()),
+    )
 
 
 def remove(path: Path) -> None:
@@ -51,8 +53,12 @@ def mend(units: Iterable[Unit]) -> list[str]:
     lines = []
     for unit in units:
         there = [path for path in unit.outputs if path.exists() or path.is_symlink()]
-        if there and (found := unit.faults()):
+        if not there:
+            continue
+        found = unit.faults()
+        if found or unit.stale():
             for path in there:
                 remove(path)
+        if found:
             lines.append(f"{unit.name} is made again: {'; '.join(found[:3])}{'; ...' if found[3:] else ''}")
     return lines

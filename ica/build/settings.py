@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ica.build import notebooks
+from ica.build.jobs import MOST
 from ica.record.provenance import write_json
 
 TARGETS = ("all", "stored", "ladder")
@@ -40,8 +41,8 @@ class Settings:
         if self.profile not in notebooks.PROFILES:
             accepted = ", ".join(notebooks.PROFILES)
             raise ValueError(f"PROFILE: unknown profile {self.profile!r}; accepted: {accepted}")
-        if isinstance(self.threads, bool) or not isinstance(self.threads, int) or self.threads < 1:
-            raise ValueError(f"THREADS: {self.threads!r} is not a number of threads; accepted: 1 or more")
+        if isinstance(self.threads, bool) or not isinstance(self.threads, int) or not 1 <= self.threads <= MOST:
+            raise ValueError(f"THREADS: {self.threads!r} is not a number of threads; accepted: 1 to {MOST}")
 
     @property
     def out(self) -> str:

@@ -77,8 +77,7 @@ def test_a_run_with_other_settings_is_not_taken(tmp_path):
     (outputs[1] / "run.json").write_text("{}")
     seal = seals.write(tmp_path / "a.seal.json", [outputs[0], outputs[1] / "run.json"], {"settings": "1"})
     assert mend.mend([mend.sealed("notebook a", outputs, seal, settings="1")]) == []
-    (line,) = mend.mend([mend.sealed("notebook a", outputs, seal, settings="2")])
-    assert line == f"notebook a is made again: {seal} is of a run with other settings"
+    assert mend.mend([mend.sealed("notebook a", outputs, seal, settings="2")]) == [], "as after any edit"
     assert not list(tmp_path.iterdir())
     assert mend.mend([mend.sealed("notebook a", outputs, seal, settings="2")]) == [], (
         "nothing there is no fault"

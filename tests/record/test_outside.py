@@ -24,7 +24,7 @@ ANY = st.text(st.characters(exclude_categories=[]))
 @pytest.fixture
 def record(tmp_path, monkeypatch):
     monkeypatch.setenv("ICA_OUTPUT", str(tmp_path / "record"))
-    return Record("llm_jailbreak", {"model": WORDS, "more": [{WORDS: [WORDS]}]}, [0])
+    return Record("hostile", {"model": WORDS, "more": [{WORDS: [WORDS]}]}, [0])
 
 
 def test_escapes_go_and_what_is_not_seen_is_written_out():

@@ -11,7 +11,7 @@ from ica.record.styles import style_of
 from ica.synthetic.analysis import panels
 from ica.synthetic.task.config import RunConfig
 from ica.synthetic.task.prefixes import prefix_pl_losses
-from ica.synthetic.training import results, run
+from ica.synthetic.training import evaluation, results, run
 from ica.synthetic.training.catalogue import Job
 
 TINY = RunConfig(form="triplet", layers=1, heads=1, width=8, hidden=8, d=3, N=16, steps=4, batch=8, rate=1e-2)
@@ -52,7 +52,7 @@ def test_measurements_count_seeds_and_prompts_apart(runs):
 
 def test_the_least_loss_is_below_every_other(runs):
     one = runs["one"]
-    batch = results.evaluation_prompts(TINY, count=results.LOOK_PROMPTS)
+    batch = evaluation.evaluation_prompts(TINY, count=evaluation.LOOK_PROMPTS)
     for prediction in (batch.good, batch.good - batch.bad, batch.responses[:, 0]):
         scores = torch.cosine_similarity(prediction.unsqueeze(1), batch.responses, dim=-1)
         spread = scores.unsqueeze(1).expand(-1, len(one.seen), -1)
@@ -61,7 +61,7 @@ def test_the_least_loss_is_below_every_other(runs):
 
 
 def test_the_minimiser_and_the_best_response_are_read_off_the_prompts(runs):
-    one, batch = runs["one"], results.evaluation_prompts(TINY)
+    one, batch = runs["one"], evaluation.evaluation_prompts(TINY)
     best = panels.best_response(one)[0, :, -1]
     order = batch.rewards.argmax(1)
     expected = torch.stack(

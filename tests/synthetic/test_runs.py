@@ -17,7 +17,7 @@ from ica.synthetic.analysis import panels
 from ica.synthetic.task.config import RunConfig
 from ica.synthetic.task.data import Critic
 from ica.synthetic.task.tokens import lengths, loss, read_at, tokens
-from ica.synthetic.training import catalogue, results, run, train, workflow
+from ica.synthetic.training import catalogue, evaluation, results, run, train, workflow
 from ica.synthetic.training.catalogue import Job
 
 ROOT = Path(__file__).parents[2]
@@ -31,15 +31,15 @@ def made(tmp_path_factory) -> results.Result:
 
 
 def test_a_result_says_what_its_models_do(made):
-    batch = results.evaluation_prompts(TINY)
+    batch = evaluation.evaluation_prompts(TINY)
     seen = lengths(TINY.N, TINY.form)
-    assert made.seen.tolist() == seen.tolist() and made.errors.shape == (2, results.PROMPTS, len(seen))
+    assert made.seen.tolist() == seen.tolist() and made.errors.shape == (2, evaluation.PROMPTS, len(seen))
     for k, model in enumerate(made.models()):
         outputs = model(tokens(batch, TINY.form))[:, read_at(seen, TINY.form)]
         expected = 1 - torch.cosine_similarity(outputs, batch.good.unsqueeze(1), dim=-1)
         torch.testing.assert_close(made.errors[k], expected, atol=1e-4, rtol=0)
     assert [look.step for look in made.looks] == [0, 10, 20, 30] and made.losses.shape == (30, 2)
-    fewer = results.evaluation_prompts(TINY, count=results.LOOK_PROMPTS)
+    fewer = evaluation.evaluation_prompts(TINY, count=evaluation.LOOK_PROMPTS)
     for k, model in enumerate(made.models()):
         outputs = model(tokens(fewer, TINY.form))
         errors = 1 - torch.cosine_similarity(
@@ -165,9 +165,9 @@ def test_missing_and_truncated_results_are_named(made, tmp_path, monkeypatch):
 
 
 def test_evaluation_prompts_are_those_of_no_update_and_differ_by_critic_in_rewards_only():
-    clean, noisy = (results.evaluation_prompts(TINY, Critic("replace", p), count=16) for p in (0.0, 1.0))
+    clean, noisy = (evaluation.evaluation_prompts(TINY, Critic("replace", p), count=16) for p in (0.0, 1.0))
     assert torch.equal(clean.responses, noisy.responses) and not torch.equal(clean.rewards, noisy.rewards)
-    again = results.evaluation_prompts(TINY, count=16)
+    again = evaluation.evaluation_prompts(TINY, count=16)
     assert torch.equal(again.rewards, clean.rewards)
 
 

@@ -15,7 +15,8 @@ from ica import checks
 from ica.synthetic.task.data import Critic, SyntheticBatch
 from ica.synthetic.task.metrics import cosine_error
 from ica.synthetic.task.tokens import read_at, tokens
-from ica.synthetic.training.results import Result, evaluation_prompts
+from ica.synthetic.training.evaluation import evaluation_prompts
+from ica.synthetic.training.results import Result
 
 
 def exchanged(batch: SyntheticBatch) -> SyntheticBatch:

@@ -24,7 +24,8 @@ from ica.synthetic.task.config import RunConfig
 from ica.synthetic.task.metrics import cosine_error
 from ica.synthetic.task.prefixes import prefix_pl_losses
 from ica.synthetic.task.tokens import lengths
-from ica.synthetic.training.results import LOOK_PROMPTS, Result, evaluation_prompts, stored
+from ica.synthetic.training.evaluation import LOOK_PROMPTS, evaluation_prompts
+from ica.synthetic.training.results import Result, stored
 
 READ_AT = 15  # triplets seen where panels are compared, the end of the released axis
 COLUMNS = {

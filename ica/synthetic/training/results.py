@@ -27,8 +27,6 @@ from ica.synthetic.training.catalogue import Job, jobs_of
 from ica.transformer import Transformer
 
 # What the results are about; the notebooks take these from here.
-PROMPTS, LOOK_PROMPTS = evaluation.PROMPTS, evaluation.LOOK_PROMPTS
-evaluation_prompts = evaluation.evaluation_prompts
 
 SCHEMA = 2
 FIRST = ("scale", "name", "id", "config", "seeds", "seen", "losses", "looks", "final", "provenance")
@@ -153,7 +151,7 @@ def _parsed(path: Path, content: dict) -> Result:
         raise ValueError(f"seen must be {seen[0]} to {seen[-1]}")
     if not all(isinstance(content[key], str) for key in ("scale", "name", "id")):
         raise ValueError("scale, name and id must be text")
-    each, full = (len(seeds), len(seen)), (len(seeds), PROMPTS, len(seen))
+    each, full = (len(seeds), len(seen)), (len(seeds), evaluation.PROMPTS, len(seen))
     final = [_numbers(f"final.{key}", content["final"][key], full) for key in ("error", "nmse")]
     losses = _numbers("losses", content["losses"], (config.steps, len(seeds)))
     shapes = {"error": each, "nmse": each, "loss": each[:1]}
