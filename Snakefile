@@ -14,15 +14,14 @@ from ica.record.provenance import write_json
 ROOT = Path(workflow.basedir)
 PROFILE = config.get("profile", "ci")
 ASKED = settings.Settings(profile=PROFILE)
-SETTINGS = f"{ASKED.out}/settings.json"
 if jobs.BUILD in os.environ:
+    SETTINGS = f"{ASKED.out}/settings.json"
     ASKED = settings.read(Path(SETTINGS))
-else:  # by hand: no settings of an earlier build
-    ASKED.write(ROOT)
+else:  # by hand: the defaults, in a file of their own
+    SETTINGS = ASKED.write(ROOT, "settings-by-hand.json").relative_to(ROOT).as_posix()
 OUT = ASKED.out
 OVERRIDES = notebooks.overrides(ROOT, PROFILE, ASKED.parameters)
-OWN = {name: notebooks.digest(ROOT, name, values) for name, values in OVERRIDES.items()}
-DIGESTS = dict(OWN)
+DIGESTS = {name: notebooks.digest(ROOT, name, values) for name, values in OVERRIDES.items()}
 # Training runs: one job per configuration and seed group (ica/synthetic/training/runs.yml), shared by notebooks and profiles.
 STORED = ASKED.stored if ASKED.target == "stored" else ""
 JOBS, NEEDED, KEPT, CODE = {}, {name: [] for name in DIGESTS}, {}, ""
@@ -48,12 +47,13 @@ READING = shards.code_digest(ROOT) if SHARDS else ""
 DIGESTS = reading.digests(DIGESTS, READ, LOADED, READING)
 for shard in SHARDS.values():
     write_json(ROOT / f"build/llm/jobs/{shard.id}.json", shards.job(shard))
+REGISTRY, SOURCES = site.registry_digest(ROOT, DIGESTS), site.source_digest(ROOT, DIGESTS)
 # What is there of an earlier build is whole, or it is made again.
 if os.environ.pop(book.MEND, ""):
     reading.check(LOADED, READ)
     UNITS = [
-        mend.sealed(f"notebook {name}", (Path(f"{OUT}/executed/{name}.ipynb"), Path(f"{OUT}/record/{name}")), Path(f"{OUT}/{name}.seal.json"), settings=digest)
-        for name, digest in OWN.items()
+        mend.sealed(f"notebook {name}", (Path(f"{OUT}/executed/{name}.ipynb"), Path(f"{OUT}/record/{name}")), Path(f"{OUT}/{name}.seal.json"), digest)
+        for name, digest in DIGESTS.items()
     ]
     UNITS += [
         mend.Unit(f"training run {run.stem(job)}", (Path(f"build/runs/{job.id}"),), lambda job=job: run.faults(job, Path(f"build/runs/{job.id}"), ASKED.threads))
@@ -69,7 +69,12 @@ if os.environ.pop(book.MEND, ""):
         mend.Unit(f"attacks on {model}", (Path(f"build/llm/secret/{model}.json"),), lambda model=model, words=words: attacked.faults(model, words, Path(f"build/llm/secret/{model}.json")))
         for model, words in ATTACKED.items()
     ]
-    UNITS.append(mend.sealed("the site", (Path(f"{OUT}/html"),), Path(f"{OUT}/{site.SEAL}")))
+    UNITS.append(mend.sealed("the ledger of claims", (Path(f"{OUT}/claims.json"), Path(f"{OUT}/paper_claims.json")), Path(f"{OUT}/ledger.seal.json"), REGISTRY))
+    UNITS.append(mend.sealed("the site", (Path(f"{OUT}/html"),), Path(f"{OUT}/{site.SEAL}"), SOURCES))
+    if ASKED.target == "all":
+        mend.want(UNITS, ROOT / f"{OUT}/status/{book.WANTED}")
+    else:
+        mend.want([], ROOT / f"{OUT}/status/{book.WANTED}")
     if MENDED := mend.mend(UNITS):
         Path(f"{OUT}/status/{book.MENDED}").write_text("\n".join(MENDED) + "\n", encoding="utf-8")
 
@@ -190,7 +195,7 @@ rule execute:
     priority: lambda wildcards: 4 if notebooks.long(ROOT, wildcards.name) else 0
     threads: 1
     shell:
-        "exec {sys.executable:q} -m ica.build.execute {wildcards.name} --settings {SETTINGS} --out {OUT} --status {OUT}/status/{wildcards.name}.json"
+        "exec {sys.executable:q} -m ica.build.execute {wildcards.name} --settings {SETTINGS} --out {OUT} --digest {params.digest} --status {OUT}/status/{wildcards.name}.json"
 
 
 rule claims:
@@ -200,9 +205,10 @@ rule claims:
         ours=f"{OUT}/claims.json",
         paper=f"{OUT}/paper_claims.json",
     params:
-        digest=site.registry_digest(ROOT, DIGESTS),
+        digest=REGISTRY,
     shell:
-        "exec {sys.executable:q} -m ica.build.ledger {input} --out {output.ours} --paper {output.paper} --status {OUT}/status/claims.json"
+        "exec {sys.executable:q} -m ica.build.ledger {input} --out {output.ours} --paper {output.paper} --seal {OUT}/ledger.seal.json --digest {params.digest} "
+        "--status {OUT}/status/claims.json"
 
 
 rule site:
@@ -212,6 +218,6 @@ rule site:
     output:
         directory(f"{OUT}/html"),
     params:
-        digest=site.source_digest(ROOT, DIGESTS),
+        digest=SOURCES,
     shell:
-        "exec {sys.executable:q} -m ica.build.site {OUT} --status {OUT}/status/site.json"
+        "exec {sys.executable:q} -m ica.build.site {OUT} --digest {params.digest} --status {OUT}/status/site.json"

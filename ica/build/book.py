@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 
-from ica.build import jobs, notebooks, stored
+from ica.build import jobs, mend, notebooks, stored
 from ica.build.lock import alone
 from ica.build.progress import Progress, failures
 from ica.build.settings import TARGETS, Settings
@@ -30,7 +30,17 @@ from ica.record.outside import plain_text
 # By content alone (see the Snakefile); jobs that another notebook's failure does not touch still run.
 FLAGS = ("--rerun-triggers", "params", "--rerun-incomplete", "--keep-going", "--nolock", "--nocolor")
 LEDGERS = ("claims.json", "paper_claims.json")
+# Options that build nothing, a part, or something else.
+SHORT = ("-n", "-t", "-U", "-O", "-v", "-h", "-C", "-d", "-s", "-S", "-D", "-l", "-R", "-f", "-F")
+OTHERWISE = (
+    "--dry-run", "--dryrun", "--touch", "--until", "--omit-from", "--delete-all-output", "--delete-temp-output", "--list",
+    "--version", "--help", "--config", "--directory", "--snakefile", "--summary", "--detailed-summary", "--dag", "--rulegraph",
+    "--filegraph", "--d3dag", "--lint", "--report", "--archive", "--unlock", "--cleanup-metadata", "--print-compilation",
+    "--allowed-rules", "--batch", "--rerun-triggers", "--containerize", "--export-cwl", "--runtime-source-cache-path",
+)  # fmt: skip
+OWN = ("ICA_RUNS", "ICA_OUTPUT", "ICA_PROFILE")  # variables of single runs, which would lead jobs elsewhere
 MEND = "ICA_MEND"  # tells the Snakefile, once, to look at what is there
+WANTED = "wanted.json"  # in the folder of the status: the seals that a finished build has
 MENDED = "mended.txt"  # in the folder of the status: what the Snakefile found damaged and has made again
 
 
@@ -40,7 +50,7 @@ def _environment(root: Path, settings: Settings) -> dict[str, str]:
     paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
     minutes = jobs.MINUTES.get(settings.profile, jobs.LONG) if settings.target == "all" else jobs.LONG
     return {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name not in OWN},
         **jobs.ENVIRONMENT,
         "PYTHONPATH": os.pathsep.join(paths),
         "MPLCONFIGDIR": str(build / ".cache" / "matplotlib"),  # the home folder may be read-only
@@ -55,10 +65,7 @@ def _environment(root: Path, settings: Settings) -> dict[str, str]:
 def _prepare(root: Path, settings: Settings) -> Path:
     """Remove what an earlier build left of itself, write the settings; the folder of the status."""
     out = root / settings.out
-    if not any((root / ".snakemake" / "metadata").glob("*")):
-        # without its notes Snakemake takes every file for up to date
-        for name in (*notebooks.PROFILES, "runs", "llm", "assets"):
-            shutil.rmtree(out.with_name(name), ignore_errors=True)
+    jobs.sweep(jobs.FOLDER, str(root / "build"))  # of a killed build, what could not see that
     status = out / "status"
     for old in (status, *out.glob(".*-*")):  # the latter: scratch folders of a build that was killed
         shutil.rmtree(old, ignore_errors=True)
@@ -97,12 +104,14 @@ def _snakemake(root: Path, settings: Settings, cores: int, flags: list[str]) -> 
             jobs.end_tree(psutil.Process(engine.pid))
             engine.wait()
             raise
+        finally:
+            jobs.sweep(jobs.BUILD, settings.build)
     progress.update()
     progress.clear()
     if engine.returncode < 0:
         name = signal.Signals(-engine.returncode).name
         return f"Snakemake was ended by {name}; `make book` goes on from here."
-    return failures(status, settings.build, log) if engine.returncode else ""
+    return failures(status, settings.build, log) if engine.returncode else mend.unmade(status / WANTED)
 
 
 def publish(root: Path, settings: Settings) -> Path:
@@ -133,8 +142,7 @@ def publish(root: Path, settings: Settings) -> Path:
 
 def build(root: Path, settings: Settings, cores: int = 2, flags: tuple[str, ...] = ()) -> int:
     """Make the target, while the caller holds the lock of the build folder; the exit status."""
-    if settings.target == "all":
-        stored.check(root)
+    stored.check(root)
     if report := _snakemake(root, settings, cores, list(flags)):
         print(plain_text(report), file=sys.stderr, flush=True)
         return 1
@@ -147,7 +155,7 @@ def build(root: Path, settings: Settings, cores: int = 2, flags: tuple[str, ...]
 
 def _number(name: str, text: str) -> int:
     """A whole number of at least 1; ValueError naming the setting otherwise."""
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 10_000):
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) >= 1):
         raise ValueError(f"{name}: {text!r} is not a whole number; accepted: 1 or more")
     return int(text)
 
@@ -226,11 +234,18 @@ def once(root: Path, arguments: list[str] | None = None) -> int:
     Raises:
         ValueError: a setting that is not accepted, or a stored result that is not as it was stored; nothing was run then.
     """
+    options, settings = _arguments(arguments), asked(root, arguments)
+    return build(root, settings, _number("JOBS", options.jobs), _flags(options.flags))
+
+
+def asked(root: Path, arguments: list[str] | None = None) -> Settings:
+    """The settings that the arguments mean, all of them checked; ValueError naming the first that is not accepted."""
     options = _arguments(arguments)
-    return build(root, _settings(options, root), _number("JOBS", options.jobs), _flags(options.flags))
+    _number("JOBS", options.jobs), _flags(options.flags)
+    return _settings(options, root)
 
 
-def locked(root: Path, what: str, work: Callable[[], int]) -> int:
+def locked(root: Path, what: str, work: Callable[[], int], removes: bool = False) -> int:
     """Do the work while holding the lock of the build folder; the exit status, with what went wrong on the screen.
 
     Raises:
@@ -240,7 +255,7 @@ def locked(root: Path, what: str, work: Callable[[], int]) -> int:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, _interrupted)
     try:
-        with alone(root / "build", what):
+        with alone(root / "build", what, removes=removes):
             return work()
     except ValueError as error:
         print(plain_text(str(error)), file=sys.stderr)
@@ -255,9 +270,16 @@ def locked(root: Path, what: str, work: Callable[[], int]) -> int:
 def _flags(text: str) -> tuple[str, ...]:
     """The user's options for Snakemake; ValueError where the text cannot be split into words."""
     try:
-        return tuple(shlex.split(text))
+        words = tuple(shlex.split(text))
     except ValueError as error:
         raise ValueError(f"SNAKEMAKE_FLAGS: {text!r} cannot be split into words: {error}") from error
+    for word in words:
+        name = word.partition("=")[0]
+        if name in SHORT or (len(name) > 3 and any(option.startswith(name) for option in OTHERWISE)):
+            raise ValueError(
+                f"SNAKEMAKE_FLAGS: {name} does not build the book; accepted is what says where and how jobs run, as --executor"
+            )
+    return words
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -267,8 +289,7 @@ def main(arguments: list[str] | None = None) -> int:
         jobs.follow(lambda: os.getppid() != parent, lambda: os.kill(os.getpid(), signal.SIGTERM))
     try:
         root = here()
-        # The settings twice: once before anything is touched, so that a mistake leaves not even a folder.
-        _settings(options, root), _number("JOBS", options.jobs), _flags(options.flags)
+        asked(root, arguments)  # before anything is touched: a mistake leaves not even a folder
         name = {"all": "book"}.get(options.target, options.target)
         code = locked(root, f"make {name}", lambda: once(root, arguments))
     except (ValueError, OSError) as error:

@@ -17,8 +17,12 @@ def main() -> int:
         return 1
     build, old = root / "build", root / f".build-removed-{os.getpid()}"
     try:
-        with alone(build, "make clean"):
-            os.replace(build, old)  # whoever begins now finds an empty place
+        with alone(build, "make clean", removes=True):
+            if build.is_symlink():  # the link stays, for the next build
+                for path in build.iterdir():
+                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            else:
+                os.replace(build, old)  # whoever begins now finds an empty place
         for folder in (old, *(root / name for name in BESIDE)):
             if folder.exists():
                 shutil.rmtree(folder)

@@ -7,6 +7,7 @@ notebook's name, the cell and the traceback (also kept as DIR/status/NAME.failur
 
 import argparse
 import os
+import secrets
 import shutil
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from ica.record import seals
 from ica.record.provenance import project_root
 
 SEALS = "{name}.seal.json"  # in the output folder, over the executed notebook and its record
+TOKEN = "ICA_JOB"  # what the kernel starts has this in its environment; nothing of it outlives the run
 SMALL = 0.05  # GiB: less memory says nothing about why a process died
 
 
@@ -35,6 +37,7 @@ def _prepare_environment(root: Path, name: str, profile: str, output: Path, scra
         JUPYTER_PREFER_ENV_PATH="1",
         JUPYTER_PLATFORM_DIRS="1",
         ICA_OUTPUT=str(output),
+        **{TOKEN: secrets.token_hex(8)},
         ICA_PROFILE=profile,
     )
     for kind in ("CONFIG", "DATA", "RUNTIME"):
@@ -143,11 +146,33 @@ def _run(root: Path, name: str, values: notebooks.Parameters, scratch: Path) -> 
         raise jobs.Failure(_report(name, source, target, error, memory)) from error
     finally:
         memory.over.set()
+    if skipped := _skipped(target):
+        where = f"cell {[cell.id for cell in source.cells].index(skipped) + 1} of {len(source.cells)}"
+        raise jobs.Failure(
+            f"Notebook notebooks/{name}.ipynb was left before its end: {where} (id {skipped}) did not run to its end. "
+            "A cell must not end the kernel (exit, quit, sys.exit).\n"
+        )
     return target
 
 
-def execute(root: Path, name: str, profile: str, out: Path, values: notebooks.Parameters) -> None:
-    """Run the notebook with the parameter values that differ from its own.
+def _skipped(executed: Path) -> str:
+    """Id of the first stored code cell that did not run to its end, though papermill saw no error; empty if all did."""
+    for cell in nbformat.read(executed, as_version=4).cells:
+        ours = (
+            cell.cell_type == "code"
+            and cell.source.strip()
+            and "injected-parameters" not in cell.metadata.get("tags", [])
+        )
+        failed = any(output.output_type == "error" for output in cell.get("outputs", []))
+        if ours and (failed or cell.execution_count is None):
+            return cell.id
+    return ""
+
+
+def execute(
+    root: Path, name: str, profile: str, out: Path, values: notebooks.Parameters, digest: str = ""
+) -> None:
+    """Run the notebook with the parameter values that differ from its own; `digest` goes into the seal.
 
     Raises jobs.Failure with the report where a cell fails; nothing of such a run is kept.
     """
@@ -157,14 +182,13 @@ def execute(root: Path, name: str, profile: str, out: Path, values: notebooks.Pa
         record.mkdir()
         _prepare_environment(root, name, profile, record, scratch)
         executed = _run(root, name, values, scratch)
-        _keep(root, name, values, record, executed, out)
+        _keep(name, digest, record, executed, out)
     finally:
+        jobs.sweep(TOKEN, os.environ[TOKEN])
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _keep(
-    root: Path, name: str, values: notebooks.Parameters, record: Path, executed: Path, out: Path
-) -> None:
+def _keep(name: str, digest: str, record: Path, executed: Path, out: Path) -> None:
     """Put the finished record and notebook in the place of those before, then the seal that says that they are whole."""
     seal, final, target = (
         out / SEALS.format(name=name),
@@ -178,7 +202,7 @@ def _keep(
     os.replace(record, final)
     os.replace(executed, target)
     files = [target, *(path for path in final.rglob("*") if path.is_file())]
-    seals.write(seal, files, {"settings": notebooks.digest(root, name, values)})
+    seals.write(seal, files, {"digest": digest})
 
 
 def _arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -190,6 +214,7 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--set", default="", metavar="'name=value ...'", help="parameters to override")
     parser.add_argument("--settings", type=Path, help="a file of settings, as a build hands them over")
+    parser.add_argument("--digest", default="", help="of all that the run stands on, as a build knows it")
     parser.add_argument("--status", type=Path, help="a JSON file that says how far the run is")
     return parser.parse_args(arguments)
 
@@ -201,6 +226,8 @@ def main(arguments: list[str] | None = None) -> int:
     def work(tell: jobs.Tell) -> None:
         if options.settings:
             asked = settings.read(options.settings)
+            if asked.build != os.environ.get(jobs.BUILD, ""):
+                raise ValueError(f"{options.settings} is of another build; `make book` writes it anew")
             profile, changes = asked.profile, notebooks.overrides(root, asked.profile, asked.parameters)
             if options.name not in changes:
                 raise ValueError(f"no notebook {options.name!r}; there are: {', '.join(changes)}")
@@ -209,8 +236,10 @@ def main(arguments: list[str] | None = None) -> int:
             profile = options.profile
             values = notebooks.overrides_of(root, options.name, profile, options.set)
         out = (options.out or root / "build" / "alone").resolve()
+        if not options.settings and out in [(root / "build" / one).resolve() for one in notebooks.PROFILES]:
+            raise ValueError(f"--out: {out} is a folder of the book's builds; give another")
         out.mkdir(parents=True, exist_ok=True)
-        execute(root, options.name, profile, out, values)
+        execute(root, options.name, profile, out, values, options.digest)
 
     return jobs.run(work, f"Notebook {options.name}", options.status)
 

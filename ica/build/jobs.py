@@ -16,9 +16,9 @@ from pathlib import Path
 
 import psutil
 
-from ica.build.lock import share
+from ica.build.lock import HANDS, share
 from ica.record.outside import plain_text
-from ica.record.provenance import write_json
+from ica.record.provenance import project_root, write_json
 
 # One thread and fixed dispatch: the same machine gives the same bits again.
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -143,6 +143,17 @@ def _tell(signal_it: Callable[[], None]) -> None:
         pass
 
 
+def sweep(name: str, value: str) -> None:
+    """Kill every process of this user that has this value of an environment variable, but this one and those above it."""
+    mine = {os.getpid(), *(one.pid for one in psutil.Process().parents())}
+    for process in psutil.process_iter():
+        try:
+            if process.pid not in mine and process.environ().get(name) == value:
+                process.kill()
+        except (psutil.Error, OSError):  # gone, or of another user
+            continue
+
+
 def follow(gone: Callable[[], bool], act: Callable[[], None]) -> threading.Thread:
     """Call `act` once in a thread of its own as soon as `gone` says so; ends with the process."""
 
@@ -179,7 +190,11 @@ class _Guard:
     def __init__(self, name: str, minutes: float) -> None:
         self.name, self.minutes, self.late = name, minutes, ""
         self.parent, self.begun = os.getppid(), time.monotonic()
-        self.lock = share(Path(os.environ[FOLDER])) if os.environ.get(FOLDER) else None
+        given, root = os.environ.get(FOLDER), project_root()
+        if given:
+            self.lock = share(Path(given))
+        elif root:  # by hand: `make clean` and `make repeat` are refused as long as it runs
+            self.lock = share(root / "build", HANDS)
 
     def start(self) -> None:
         follow(self._over, self._end)

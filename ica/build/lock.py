@@ -15,6 +15,7 @@ from typing import TextIO
 
 FILE = ".lock"
 JOBS = ".jobs.lock"  # shared by the jobs of a build; free once the last one is gone
+HANDS = ".hands.lock"  # shared by runs that were started by hand
 PATIENCE = 60.0  # seconds that what a killed build left may take to end
 
 
@@ -33,15 +34,18 @@ def holder(file: Path) -> str:
 
 
 @contextmanager
-def alone(build: Path, what: str, patience: float = PATIENCE) -> Iterator[None]:
+def alone(build: Path, what: str, patience: float = PATIENCE, removes: bool = False) -> Iterator[None]:
     """Hold the build folder, as `what`, until the block ends or the process is gone, killed or not.
 
     Raises:
-        Busy: another process holds it, or jobs of a killed build do not end. OSError: it cannot be written.
+        Busy: another process holds it, jobs of a killed build do not end, or, where what is there will be removed
+            (`removes`), something that was started by hand runs there. OSError: it cannot be written.
     """
     with _held(build) as lock:
         note(lock, what)
         _until_jobs_are_gone(build / JOBS, patience)
+        if removes:
+            _no_hands(build / HANDS)
         try:
             yield
         finally:
@@ -95,10 +99,20 @@ def _until_jobs_are_gone(file: Path, patience: float) -> None:
                 time.sleep(0.2)
 
 
-def share(build: Path) -> TextIO | None:
+def _no_hands(file: Path) -> None:
+    with file.open("a+", encoding="utf-8") as hands:
+        try:
+            fcntl.flock(hands, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Busy(
+                f"{file.parent.name}/ is in use by a run that was started by hand; wait for it or stop it"
+            ) from error
+
+
+def share(build: Path, name: str = JOBS) -> TextIO | None:
     """Hold the folder's lock of jobs, with others, as long as the returned file is open; None where that cannot be."""
     try:
-        file = (build / JOBS).open("a+", encoding="utf-8")
+        file = (build / name).open("a+", encoding="utf-8")
         fcntl.flock(file, fcntl.LOCK_SH)
     except OSError:  # a file system without locks, as some of clusters
         return None

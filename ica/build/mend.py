@@ -4,12 +4,14 @@ Snakemake itself looks at names, times and parameters only: a file cut short, or
 pass for up to date.
 """
 
+import json
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ica.record import seals
+from ica.record.provenance import write_json
 
 
 @dataclass(frozen=True)
@@ -24,16 +26,39 @@ class Unit:
     outputs: tuple[Path, ...]
     faults: Callable[[], list[str]]
     stale: Callable[[], bool] = lambda: False
+    seal: Path | None = None
+    digest: str = ""
 
 
-def sealed(name: str, outputs: tuple[Path, ...], seal: Path, **about: str) -> Unit:
-    """A unit with a seal, which must have been made with `about`."""
+def sealed(name: str, outputs: tuple[Path, ...], seal: Path, digest: str) -> Unit:
+    """A unit with a seal, which must be of this digest of all that it is made from."""
     return Unit(
-        name,
-        (*outputs, seal),
-        lambda: seals.faults(seal),
-        lambda: any(seals.about(seal).get(key) != value for key, value in about.items()),
+        name, (*outputs, seal), lambda: seals.faults(seal), lambda: _other(seal, digest), seal, digest
     )
+
+
+def _other(seal: Path, digest: str) -> bool:
+    return seals.about(seal).get("digest") != digest
+
+
+def want(units: Iterable[Unit], file: Path) -> Path:
+    """Write down which seals a finished build has, and of which digest, for `unmade`."""
+    return write_json(file, {unit.name: [str(unit.seal), unit.digest] for unit in units if unit.seal})
+
+
+def unmade(file: Path) -> str:
+    """What a build that ended without an error did not make, or not from these sources and settings; empty if nothing.
+
+    So whatever Snakemake was told, and whoever wrote into its folder meanwhile, nothing else is published for the book.
+    """
+    if not file.is_file():
+        return "Snakemake ended without a word and without having read the Snakefile; nothing was published."
+    lines = []
+    for name, (place, digest) in json.loads(file.read_text(encoding="utf-8")).items():
+        seal = Path(place)
+        if found := seals.faults(seal) or (["of other sources or settings"] if _other(seal, digest) else []):
+            lines.append(f"  {name}: {found[0]}")
+    return "\n".join(["Not made, so nothing was published:", *lines]) if lines else ""
 
 
 def remove(path: Path) -> None:

@@ -80,6 +80,8 @@ RAISED = re.compile(
 def failures(folder: Path, build: str, log: Path) -> str:
     """What went wrong, for the end of the screen: what the jobs said, what the Snakefile refused, else the end of Snakemake's messages."""
     found = [one["report"].rstrip() for one in statuses(folder, build).values() if one.get("report")]
+    running = [name for name, one in statuses(folder, build).items() if one["state"] == "running"]
+    found += [f"{name} was killed: it ended without a word." for name in running]
     if found:
         return "\n\n".join(found)
     text = log.read_text(encoding="utf-8", errors="replace").strip() if log.is_file() else ""

@@ -11,7 +11,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from ica.build import book
+from ica.build import book, stored
 
 CALLS = "repeat-calls"  # answers of language models, apart from those that other builds keep
 
@@ -46,7 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
     words = [f"--profile={options.profile}", f"--jobs={options.jobs}", f"--limit={options.limit}"]
     try:
         root = book.here()
-        return book.locked(root, "make repeat", lambda: twice(root, options.profile, words))
+        settings = book.asked(root, words)  # before anything is removed
+        stored.check(root)
+        return book.locked(root, "make repeat", lambda: twice(root, settings.profile, words), removes=True)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1

@@ -41,7 +41,11 @@ class Settings:
         if self.profile not in notebooks.PROFILES:
             accepted = ", ".join(notebooks.PROFILES)
             raise ValueError(f"PROFILE: unknown profile {self.profile!r}; accepted: {accepted}")
-        if isinstance(self.threads, bool) or not isinstance(self.threads, int) or not 1 <= self.threads <= MOST:
+        if (
+            isinstance(self.threads, bool)
+            or not isinstance(self.threads, int)
+            or not 1 <= self.threads <= MOST
+        ):
             raise ValueError(f"THREADS: {self.threads!r} is not a number of threads; accepted: 1 to {MOST}")
 
     @property
@@ -49,9 +53,9 @@ class Settings:
         """Folder of the profile, from the project's root."""
         return f"build/{self.profile}"
 
-    def write(self, root: Path) -> Path:
+    def write(self, root: Path, name: str = "settings.json") -> Path:
         """Write them where the jobs of the profile find them; ValueError for a value that JSON cannot hold."""
-        return write_json(root / self.out / "settings.json", asdict(self))
+        return write_json(root / self.out / name, asdict(self))
 
 
 def read(path: Path) -> Settings:

@@ -19,6 +19,7 @@ from pathlib import Path
 import nbformat
 
 from ica.build import faults, jobs, notebooks
+from ica.build.mend import remove
 from ica.build.stage import stage, state
 from ica.record import seals
 from ica.record.outside import plain_text
@@ -145,11 +146,13 @@ def build(root: Path, out: Path) -> Path:
 def replace(new: Path, final: Path) -> None:
     """Put the folder `new` in the place of `final`, by two renames."""
     old = final.with_name(f".{final.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if final.exists():
+    remove(old)
+    if final.is_symlink():
+        final.unlink()
+    elif final.exists():
         os.replace(final, old)
     os.replace(new, final)
-    shutil.rmtree(old, ignore_errors=True)
+    remove(old)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -157,6 +160,7 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m ica.build.site", description="Build the site of one profile."
     )
     parser.add_argument("out", type=Path, help="folder of the profile, such as build/ci")
+    parser.add_argument("--digest", default="", help="of all that the site is made from")
     parser.add_argument("--status", type=Path, help="a JSON file that says how far the site is")
     options = parser.parse_args(arguments)
     root = project_root() or Path.cwd()
@@ -165,7 +169,9 @@ def main(arguments: list[str] | None = None) -> int:
         seal = options.out / SEAL
         seal.unlink(missing_ok=True)
         final = build(root, options.out)
-        seals.write(seal.resolve(), [path for path in final.rglob("*") if path.is_file()])
+        seals.write(
+            seal.resolve(), [path for path in final.rglob("*") if path.is_file()], {"digest": options.digest}
+        )
 
     return jobs.run(work, "The site", options.status)
 

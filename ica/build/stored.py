@@ -40,8 +40,8 @@ def check(root: Path) -> None:
         raise ValueError(
             "Stored results are not as they were stored:\n"
             + "\n".join(f"  {line}" for line in found)
-            + "\n`git checkout -- results` restores them, `make stored` and `make ladder` make them anew; "
-            "`.venv/bin/python -m ica.build.stored --accept` takes what is there as it is."
+            + "\n`git checkout -- results` restores them; `.venv/bin/python -m ica.build.stored --accept` takes what is "
+            "there as it is. To make one anew: remove it, accept that, then `make stored` or `make ladder`."
         )
 
 

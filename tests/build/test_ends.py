@@ -194,6 +194,53 @@ def test_a_cell_that_never_ends_is_ended_and_named(sources):
     assert until(lambda: not alive(sources), 10)
 
 
+@pytest.mark.fault(
+    "Ends",
+    "a cell starts a process that goes on in a session of its own, or the kernel is killed while it has one",
+    "it is ended with the notebook",
+)
+@pytest.mark.parametrize("end", ["", "\nimport os, signal\nos.kill(os.getpid(), signal.SIGKILL)"])
+def test_what_a_cell_started_ends_with_it(sources, end):
+    start = 'import subprocess\nsubprocess.Popen(["sleep", "7713"], start_new_session=True)'
+    edit(sources, "gamma", "work", start + end)
+    assert single(sources, "gamma").returncode == bool(end)
+    assert not [one for one in psutil.process_iter(["cmdline"]) if one.info["cmdline"] == ["sleep", "7713"]]
+
+
+@pytest.mark.fault(
+    "Results",
+    "a cell calls `sys.exit(0)`",
+    "the notebook fails, naming the cell: what came after did not run",
+)
+def test_a_cell_that_ends_the_kernel_fails(sources):
+    edit(sources, "gamma", "work", "import sys\nsys.exit(0)")
+    done = single(sources, "gamma")
+    assert done.returncode == 1 and "cell 5 of 7 (id work)" in done.stderr, done.stderr
+
+
+@pytest.mark.fault("Ends", "`make clean` while something runs that was started by hand", "it is refused")
+def test_clean_is_refused_during_a_run_by_hand(tmp_path):
+    (tmp_path / "build").mkdir()
+    hand = lock.share(tmp_path / "build", lock.HANDS)
+    with lock.alone(tmp_path / "build", "make book"):
+        pass
+    with (
+        pytest.raises(lock.Busy, match="in use by a run that was started by hand"),
+        lock.alone(tmp_path / "build", "make clean", removes=True),
+    ):
+        raise AssertionError("held beside a run")
+    hand.close()
+    with lock.alone(tmp_path / "build", "make clean", removes=True):
+        pass
+
+
+def test_a_job_that_ended_without_a_word_is_named(tmp_path):
+    write_json(tmp_path / "gamma.json", {"build": "new", "state": "running", "started": 0.0})
+    assert (
+        progress.failures(tmp_path, "new", tmp_path / "log") == "gamma was killed: it ended without a word."
+    )
+
+
 @pytest.mark.parametrize(
     ("given", "said"), [("soon", "'soon'"), ("-1", "'-1'"), ("nan", "'nan'"), ("inf", "'inf'")]
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ica.build import lock, repeat
+from ica.build.settings import Settings
 
 
 def records(folder, files: dict[str, str]):
@@ -36,6 +37,7 @@ def test_a_build_that_fails_fails_the_comparison(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "ica").mkdir()
     (tmp_path / "Snakefile").touch()
+    monkeypatch.setattr(repeat.book, "asked", lambda root, words: Settings())
     monkeypatch.setattr(repeat.book, "once", lambda root, words: 1)
     assert repeat.main([]) == 1
     monkeypatch.setattr(repeat.book, "once", lambda root, words: 0)
@@ -61,9 +63,24 @@ def test_both_builds_begin_from_nothing(tmp_path, monkeypatch):
         return 0
 
     monkeypatch.setenv("ICA_CALLS", "")
+    monkeypatch.setattr(repeat.book, "asked", lambda root, words: Settings())
     monkeypatch.setattr(repeat.book, "once", build)
     (tmp_path / "build" / "runs").mkdir(parents=True)
     with lock.alone(tmp_path / "build", "make book"):
         assert repeat.main([]) == 1 and not seen and (tmp_path / "build" / "runs").is_dir()
     repeat.main([])
     assert seen == [[], []]
+
+
+@pytest.mark.parametrize("words", ["--profile=..", "--profile=/", "--profile=", "--jobs=abc", "--limit=soon"])
+@pytest.mark.fault(
+    "Settings",
+    "`make repeat` gets a profile that is a path, or another wrong value",
+    "it is refused before anything is removed",
+)
+def test_wrong_words_remove_nothing(sources, monkeypatch, words):
+    monkeypatch.chdir(sources)
+    monkeypatch.setenv("ICA_LIMIT", "")
+    before = sorted(sources.rglob("*"))
+    assert repeat.main([words]) == 1
+    assert sorted(sources.rglob("*")) == before

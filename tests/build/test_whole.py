@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,8 +23,10 @@ def damage(folder: Path) -> dict[str, str]:
     flipped = bytearray(figure.read_bytes())
     flipped[10] ^= 1
     figure.write_bytes(flipped)
-    (ci / "claims.json").unlink()
+    claims = ci / "claims.json"
+    claims.write_text(claims.read_text().replace("supported", "contradicted"))
     return {
+        "the ledger of claims is made again": "build/ci/claims.json is damaged",
         "notebook alpha is made again": f"{Path('build/ci/executed/alpha.ipynb')} is damaged",
         "notebook beta is made again": "build/ci/record/beta/claims.json is missing",
         "the site is made again": f"{figure.relative_to(folder)} is damaged",
@@ -32,7 +36,7 @@ def damage(folder: Path) -> dict[str, str]:
 @pytest.mark.slow
 @pytest.mark.fault(
     "Results",
-    "an executed notebook is cut short, a record removed, a bit of the site flipped, the ledger of claims removed",
+    "an executed notebook is cut short, a record removed, a bit of the site flipped, a verdict in the ledger of claims altered",
     "each is named, made again in the same call, and the book is as before",
 )
 def test_damage_is_named_and_made_again(project):
@@ -75,13 +79,11 @@ def test_a_run_with_other_settings_is_not_taken(tmp_path):
     outputs[0].write_text("{}")
     outputs[1].mkdir()
     (outputs[1] / "run.json").write_text("{}")
-    seal = seals.write(tmp_path / "a.seal.json", [outputs[0], outputs[1] / "run.json"], {"settings": "1"})
-    assert mend.mend([mend.sealed("notebook a", outputs, seal, settings="1")]) == []
-    assert mend.mend([mend.sealed("notebook a", outputs, seal, settings="2")]) == [], "as after any edit"
+    seal = seals.write(tmp_path / "a.seal.json", [outputs[0], outputs[1] / "run.json"], {"digest": "1"})
+    assert mend.mend([mend.sealed("notebook a", outputs, seal, "1")]) == []
+    assert mend.mend([mend.sealed("notebook a", outputs, seal, "2")]) == [], "as after any edit"
     assert not list(tmp_path.iterdir())
-    assert mend.mend([mend.sealed("notebook a", outputs, seal, settings="2")]) == [], (
-        "nothing there is no fault"
-    )
+    assert mend.mend([mend.sealed("notebook a", outputs, seal, "2")]) == [], "nothing there is no fault"
 
 
 DAMAGES = {
@@ -155,3 +157,63 @@ def test_stored_results_can_be_accepted_as_they_are(sources, results):
 
 def test_the_results_of_this_project_are_as_they_were_stored():
     assert stored.faults(Path(__file__).parents[2] / "results") == []
+
+
+@pytest.mark.slow
+@pytest.mark.fault(
+    "Results",
+    "a notebook is run by hand into the folder of a build, or Snakemake by hand beside it, or its notes (.snakemake) are lost",
+    "the first is refused; nothing is published that is not of this build's sources and settings",
+)
+def test_nothing_else_is_published_for_the_book(project):
+    command = [sys.executable, "-m", "ica.build.execute", "gamma", "--set", "seed=5", "--out", "build/ci"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "is a folder of the book's builds; give another" in done.stderr
+    snakemake = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "-n",
+        "--nolock",
+        "--cores",
+        "1",
+        "--rerun-triggers",
+        "params",
+    ]
+    asked = (project / "build/ci/settings.json").read_text()
+    subprocess.run(snakemake, cwd=project, capture_output=True, check=True)
+    assert (project / "build/ci/settings.json").read_text() == asked
+    shutil.rmtree(project / ".snakemake")
+    (project / "book/intro.md").write_text("# Begin\n\nOther words of the first page, {cite}`key`.\n")
+    done = build(project)
+    assert done.returncode == 0 and executed(done) == [], done.stdout
+    assert "Other words" in (project / "build/book/book/intro.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "flag", ["-n", "--dry", "--touch", "--until claims", "--version", "--config profile=paper"]
+)
+@pytest.mark.fault(
+    "Settings",
+    "SNAKEMAKE_FLAGS holds an option that builds nothing, a part, or something else",
+    "it is refused by its name, and nothing is touched",
+)
+def test_options_that_do_not_build_the_book_are_refused(sources, flag):
+    done = build(sources, f"--flags={flag}")
+    assert done.returncode == 1 and done.stdout.startswith(
+        f"SNAKEMAKE_FLAGS: {flag.split()[0]} does not build the book"
+    )
+    assert not (sources / "build").exists()
+
+
+def test_what_was_not_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    seal = seals.write(tmp_path / "seal.json", [tmp_path / "file"], {"digest": "1"})
+    units = [mend.sealed("the site", (tmp_path / "file",), seal, "1")]
+    wanted = mend.want(units, tmp_path / "wanted.json")
+    assert mend.unmade(wanted) == ""
+    seals.write(seal, [tmp_path / "file"], {"digest": "2"})
+    assert "the site: of other sources or settings" in mend.unmade(wanted)
+    seal.unlink()
+    assert f"the site: {seal} is missing" in mend.unmade(wanted)
+    assert "nothing was published" in mend.unmade(tmp_path / "none")

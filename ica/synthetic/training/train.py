@@ -115,7 +115,8 @@ def adam_(state: State, gradients: Weights, rate: float) -> None:
 def _asked_to_stop() -> Iterator[list[int]]:
     """Collects SIGTERM, SIGINT and SIGHUP, so that the update under way ends and is saved first."""
     seen: list[int] = []
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    every = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    numbers = [number for number in every if signal.getsignal(number) is not signal.SIG_IGN]  # as by nohup
     before = {number: signal.signal(number, lambda n, _: seen.append(n)) for number in numbers}
     try:
         yield seen
