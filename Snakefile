@@ -44,13 +44,14 @@ LADDER = [shard for model in MODELS for shard in shards.shards("ladder", model)]
 ATTACKED = reading.attacked(MODELS)
 SHARDS = {shard.id: shard for group in [*READ.values(), LADDER] for shard in group}
 READING = shards.code_digest(ROOT) if SHARDS else ""
+if book.MEND in os.environ:
+    reading.check(LOADED, READ)  # before anything is read in whole
 DIGESTS = reading.digests(DIGESTS, READ, LOADED, READING)
 for shard in SHARDS.values():
     write_json(ROOT / f"build/llm/jobs/{shard.id}.json", shards.job(shard))
 REGISTRY, SOURCES = site.registry_digest(ROOT, DIGESTS), site.source_digest(ROOT, DIGESTS)
 # What is there of an earlier build is whole, or it is made again.
 if os.environ.pop(book.MEND, ""):
-    reading.check(LOADED, READ)
     UNITS = [
         mend.sealed(f"notebook {name}", (Path(f"{OUT}/executed/{name}.ipynb"), Path(f"{OUT}/record/{name}")), Path(f"{OUT}/{name}.seal.json"), digest)
         for name, digest in DIGESTS.items()

@@ -23,6 +23,17 @@ from ica.record.provenance import project_root
 
 SEALS = "{name}.seal.json"  # in the output folder, over the executed notebook and its record
 TOKEN = "ICA_JOB"  # what the kernel starts has this in its environment; nothing of it outlives the run
+# Errors that say by themselves what was wrong with a file, a model or a value, and what is accepted: without code and traceback.
+SAID = (
+    "AssetError",
+    "AttackedError",
+    "CacheError",
+    "ItemsError",
+    "ModelError",
+    "ParametersError",
+    "PromptsError",
+    "ResultError",
+)
 SMALL = 0.05  # GiB: less memory says nothing about why a process died
 
 
@@ -88,6 +99,8 @@ def _failing_cell(partial: Path, source: nbformat.NotebookNode) -> tuple[str, st
     cell = next((cell for cell, about in begun if about.get("status") == "failed"), begun[-1][0])
     where = f"cell {order.index(cell.id) + 1} of {len(order)}" if cell.id in order else "the injected cell"
     errors = [output for output in cell.outputs if output.output_type == "error"]
+    if errors and errors[0].ename in SAID:
+        return f"in {where} (id {cell.id})", "", f"{errors[0].ename}: {errors[0].evalue}"
     return (
         f"in {where} (id {cell.id})",
         cell.source,

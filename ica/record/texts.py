@@ -32,7 +32,7 @@ def _drawable(words: object) -> str:
     if cbook.is_math_text(words):
         try:
             MathTextParser("path").parse(words)
-        except ValueError:
+        except (ValueError, RecursionError):
             return re.sub(r"(?<!\\)\$", r"\\$", words)
     return words
 

@@ -218,6 +218,20 @@ def test_a_cell_that_ends_the_kernel_fails(sources):
     assert done.returncode == 1 and "cell 5 of 7 (id work)" in done.stderr, done.stderr
 
 
+@pytest.mark.fault(
+    "Input",
+    "a notebook finds a model, a file or a value that it cannot use",
+    "its report is the error's own line, with notebook and cell, and no traceback",
+)
+def test_an_error_that_says_all_comes_without_a_traceback(sources):
+    words = "from ica.record.parameters import ParametersError\nraise ParametersError('seed must be 0')"
+    edit(sources, "gamma", "work", words)
+    done = single(sources, "gamma")
+    assert done.returncode == 1
+    where = "Notebook notebooks/gamma.ipynb failed in cell 5 of 7 (id work)."
+    assert done.stderr.endswith(f"{where}\n\nParametersError: seed must be 0\n"), done.stderr
+
+
 @pytest.mark.fault("Ends", "`make clean` while something runs that was started by hand", "it is refused")
 def test_clean_is_refused_during_a_run_by_hand(tmp_path):
     (tmp_path / "build").mkdir()

@@ -155,7 +155,9 @@ def test_command_line_writes_both_ledgers_or_says_why_not(tmp_path, monkeypatch,
     out = [tmp_path / "build" / name for name in ("claims.json", "paper.json")]
     options = ["--out", str(out[0]), "--paper", str(out[1])]
     assert command.main([str(bad), *options]) == 1
-    assert capsys.readouterr().err == "The ledger of claims: notebook one ran but did not record claim exact\n"
+    assert (
+        capsys.readouterr().err == "The ledger of claims: notebook one ran but did not record claim exact\n"
+    )
     assert not out[0].parent.exists()
     assert command.main([str(good), *options]) == 0
     assert capsys.readouterr().out == "1 claims of 1 notebooks; 1 not run\n"

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from xml.dom import minidom
 
 import matplotlib.pyplot as plt
@@ -24,7 +25,8 @@ ANY = st.text(st.characters(exclude_categories=[]))
 @pytest.fixture
 def record(tmp_path, monkeypatch):
     monkeypatch.setenv("ICA_OUTPUT", str(tmp_path / "record"))
-    return Record("hostile", {"model": WORDS, "more": [{WORDS: [WORDS]}]}, [0])
+    known = {id: replace(load()[id], notebook="hostile") for id in ("o-agree", "o-reminder-smollm2")}
+    return Record("hostile", {"model": WORDS, "more": [{WORDS: [WORDS]}]}, [0], registry=known)
 
 
 def test_escapes_go_and_what_is_not_seen_is_written_out():

@@ -357,7 +357,9 @@ def _official(record: dict, category: str, targets: _Targets) -> Item:
 def official_files(folder: Path) -> list[Path]:
     """The files of the official folder (or of a clone that holds it as `data`), one a category, in order of name."""
     inner = folder / "data" if any((folder / "data").glob("*.jsonl")) else folder
-    return sorted(inner.glob("*.jsonl"))
+    return sorted(
+        path for path in inner.glob("*.jsonl") if not path.name.startswith("._")
+    )  # as macOS leaves in archives
 
 
 def metadata_file(folder: Path) -> Path | None:

@@ -35,20 +35,14 @@ def converted(file: Path, hash: str, name: str) -> Path:
         ModelError: the file is damaged, of an unknown type, or too large; or the copy cannot be written.
     """
     folder = assets.cache_folder() / "models" / f"{hash[:16]}-transformers-{transformers.__version__}"
-    if not seals.faults(folder / SEAL):
+    if _whole(folder):
         return folder
-    try:
-        sizes = headers.gguf_sizes(file)
-    except ValueError as error:
-        unknown = "is of a type that cannot be loaded here" if "quantization type" in str(error) else ""
-        raise ModelError(
-            f"model {shown(name)} {unknown or 'is damaged or incomplete'} ({line(str(error))})"
-        ) from error
-    headers.afford(name, sizes.numbers, "float32", headers.CONVERTING, of=())
+    found = sizes(file, name)
+    headers.afford(name, found.numbers, "float32", headers.CONVERTING, of=())
     try:
         with assets.workshop(folder.parent) as shop:
             with folders.laid_out([file], name) as plain:
-                network, tokenizer = opened(plain, name, torch.float32, sizes, file.name)
+                network, tokenizer = opened(plain, name, torch.float32, found, file.name)
             _write(network, tokenizer, shop / "copy", folder)
             _place(shop / "copy", folder, shop / "old")
     except assets.AssetError as error:
@@ -56,12 +50,32 @@ def converted(file: Path, hash: str, name: str) -> Path:
     return folder
 
 
+def sizes(file: Path, name: str, dtype: str = "float32") -> headers.Sizes:
+    """What a GGUF file holds by its header; ModelError if that is damaged, or too much for the memory that is free."""
+    try:
+        found = headers.gguf_sizes(file)
+    except ValueError as error:
+        unknown = "is of a type that cannot be loaded here" if "quantization type" in str(error) else ""
+        raise ModelError(
+            f"model {shown(name)} {unknown or 'is damaged or incomplete'} ({line(str(error))})"
+        ) from error
+    headers.afford(name, found.numbers, dtype, of=())
+    return found
+
+
+def _whole(folder: Path) -> bool:
+    """Does the copy hold just the files that were written, as they were written? Others would be read with them."""
+    if seals.faults(folder / SEAL):
+        return False
+    return set(folder.iterdir()) == seals.names(folder / SEAL) | {folder / SEAL}
+
+
 def _place(made: Path, folder: Path, old: Path) -> None:
     """Move a copy to its place, out of which one that is not whole goes first; OSError if that is not possible."""
     with suppress(OSError):  # one is there already
         os.rename(made, folder)
         return
-    if seals.faults(folder / SEAL):  # else another process was faster
+    if not _whole(folder):  # else another process was faster
         os.rename(folder, old)
         os.rename(made, folder)
 

@@ -1,6 +1,7 @@
 """What weights files say of themselves before any weight is read: tensors, numbers, and so the memory that they need."""
 
 import mmap
+import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,15 +30,32 @@ class Sizes:
     numbers: int
 
 
+WEIGHTS = ("F64", "F32", "F16", "BF16")
+BUFFERS = re.compile(r"position_ids|attn\.(masked_)?bias$|inv_freq")  # not weights, of any type
+
+
 def safetensors_sizes(files: Sequence[Path]) -> Sizes:
-    """What the headers of safetensors files say; SafetensorError if a header is damaged or its file cut short."""
+    """What the headers of safetensors files say.
+
+    Raises:
+        SafetensorError: a header is damaged or its file cut short.
+        ValueError: numbers that are no weights as they stand (quantized ones, say), or a tensor that is in two files.
+    """
     from safetensors import safe_open
 
-    shapes = []
+    shapes: dict[str, list[int]] = {}
     for file in files:
         with safe_open(file, "np") as opened:
-            shapes += [opened.get_slice(name).get_shape() for name in opened.keys()]  # noqa: SIM118  (no dictionary)
-    return Sizes(len(shapes), sum(map(prod, shapes)))
+            for name in opened.keys():  # noqa: SIM118  (no dictionary)
+                tensor = opened.get_slice(name)
+                if name in shapes:
+                    raise ValueError(f"tensor {name} is in two files")
+                if tensor.get_dtype() not in WEIGHTS and not BUFFERS.search(name):
+                    raise ValueError(
+                        f"tensor {name} is of type {tensor.get_dtype()}; accepted are {', '.join(WEIGHTS)}"
+                    )
+                shapes[name] = tensor.get_shape()
+    return Sizes(len(shapes), sum(map(prod, shapes.values())))
 
 
 def gguf_sizes(file: Path) -> Sizes:

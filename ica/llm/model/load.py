@@ -9,11 +9,12 @@ a hub id opens a connection, chat templates run in a process with an end (see `t
 refused before a weight is read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -28,6 +29,7 @@ from ica.llm.model.networks import opened, quiet
 __all__ = ["DTYPES", "LanguageModel", "ModelError", "folder_hash", "load", "unfit"]
 WAIT = 5.0  # seconds for an answer of the hub
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+Answer = TypeVar("Answer")
 ATTENTION = {"full_attention", "sliding_attention", "global"}
 
 
@@ -42,11 +44,13 @@ def unfit(network: PreTrainedModel) -> str:
         return "it keeps a state, not keys and values per token"
     if other := sorted(map(str, kinds - ATTENTION)):
         return f"it has layers of kind {other[0]}; accepted are those that attend to all tokens or to a sliding window"
+    if "longrope" in str(getattr(config, "rope_parameters", "")):
+        return "its positions are read otherwise in long prompts than in short ones (longrope)"
     longest = getattr(network.config, "max_position_embeddings", None)
     if longest is not None and (not isinstance(longest, int) or longest < 1):
         return f"its max_position_embeddings is {longest!r}; accepted is a whole number of at least 1"
     ends = network.generation_config.eos_token_id
-    if not all(isinstance(one, int) for one in (ends if isinstance(ends, list) else [ends or 0])):
+    if not all(type(one) is int for one in (ends if isinstance(ends, list) else [ends or 0])):
         return f"its eos_token_id is {ends!r}; accepted are whole numbers"
     return ""
 
@@ -103,7 +107,7 @@ class LanguageModel:
         Raises:
             ModelError: the network does not know one of them.
         """
-        found = self.tokenizer(text, add_special_tokens=False).input_ids
+        found = self._tried(lambda: self.tokenizer(text, add_special_tokens=False).input_ids)
         if found and max(found) >= self._known:
             raise ModelError(
                 f"the tokenizer of {shown(self.name)} gives token {max(found)}; its network knows {self._known} tokens"
@@ -117,9 +121,18 @@ class LanguageModel:
 
     def text(self, tokens: Sequence[int]) -> str:
         """The text of tokens, special ones left out. It is whatever the model wrote: escape it where it is shown."""
-        return self.tokenizer.decode(
-            list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
+        options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+        return self._tried(lambda: self.tokenizer.decode(list(tokens), **options))
+
+    def _tried(self, call: Callable[[], Answer]) -> Answer:
+        """What the tokenizer answers; ModelError where it fails, as its library in Rust does with errors of its own kind."""
+        try:
+            return call()
+        except BaseException as error:
+            if isinstance(error, (TypeError, ValueError)) or type(error).__name__ == "PanicException":
+                reason = line(f"{type(error).__name__}: {error}")
+                raise ModelError(f"the tokenizer of {shown(self.name)} fails ({reason})") from error
+            raise
 
     def chat(self, messages: Sequence[dict[str, str]]) -> str:
         """The conversation as the model was trained to read it, up to where the assistant's next turn begins.
@@ -134,8 +147,8 @@ class LanguageModel:
         if self.tokenizer.chat_template is None:
             raise ModelError(f"model {self.name} has no chat template; it can only be given plain text")
         for message in messages:
-            if found := [token for token in self._special if token in message["content"]]:
-                raise ModelError(f"a message for {self.name} contains its special token {found[0]!r}")
+            if found := self.forged(message["content"]):
+                raise ModelError(f"a message for {self.name} contains its special token {found!r}")
         try:
             template = self.tokenizer.get_chat_template()
             if not isinstance(template, str):
@@ -150,10 +163,24 @@ class LanguageModel:
             text = text.replace(found, "")
         return text
 
+    def forged(self, text: str) -> str:
+        """The special token that a text spells, or becomes as the tokenizer reads it; empty if it does not."""
+        if found := next((name for name in self._special if name in text), ""):
+            return found
+        own = set(self.tokens(text)) & self._controls.keys()
+        return self._controls[min(own)] if own else ""
+
+    @cached_property
+    def _controls(self) -> dict[int, str]:
+        """Tokens that are no pieces of text, by number: special by name, or added to the vocabulary and more than spaces."""
+        added = {number: str(token) for number, token in self.tokenizer.added_tokens_decoder.items()}
+        named = dict(zip(self.tokenizer.all_special_ids, self.tokenizer.all_special_tokens, strict=False))
+        return {number: name for number, name in (added | named).items() if name.strip()}
+
     @cached_property
     def _special(self) -> list[str]:
         """Names of special tokens, the longest first."""
-        return sorted(filter(None, self.tokenizer.all_special_tokens), key=len, reverse=True)
+        return sorted(set(self._controls.values()), key=len, reverse=True)
 
 
 def load(source: str | Path, dtype: str = "float32", device: str = "cpu") -> LanguageModel:
@@ -180,6 +207,7 @@ def load(source: str | Path, dtype: str = "float32", device: str = "cpu") -> Lan
         ) from error
     path, hash = _located(name), ""
     if path.is_file():
+        copies.sizes(path, name, dtype)  # what cannot fit is refused before it is read
         with folders.laid_out([path], name):
             hash = folders.hashed(path)
             path = copies.converted(path, hash, name)

@@ -33,6 +33,9 @@ from ica.llm.model.headers import Sizes
 TYPE = re.compile(
     r"\barchitecture|custom code|model type|model_type|[Uu]nrecognized (model|configuration)|(ggml|quantization) type|not supported yet"
 )
+COMPUTED = re.compile(
+    r"rotary|rope|inv_freq|position_ids|attn\.(masked_)?bias$"
+)  # what networks compute by themselves
 SPARE = Sizes(1000, 1 << 24)  # what a network may have beside what its weights hold
 
 
@@ -111,8 +114,16 @@ def opened(
             )
         if missing := sorted(loading["missing_keys"]):  # transformers would go on with random ones
             raise ValueError(f"no weights for {', '.join(missing[:3])}{' and more' * (len(missing) > 3)}")
+        unused = sorted(key for key in loading["unexpected_keys"] if not COMPUTED.search(key))
+        if unused:  # and go on without these: with fewer layers, say
+            raise ValueError(
+                f"weights that its network does not use: {', '.join(unused[:3])}{' and more' * (len(unused) > 3)}"
+            )
         if not isinstance(tokenizer, PreTrainedTokenizerBase):
             raise ValueError(f"its tokenizer is a {type(tokenizer).__name__}")
+        parts = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
+        if getattr(parts, "dropout", None):
+            raise ValueError("its tokenizer has a dropout: it would give other tokens each time")
         tokenizer.decode(tokenizer("One, two").input_ids)  # some settings are only looked at here
     except MemoryError as error:
         raise ModelError(

@@ -22,6 +22,7 @@ PROBE = (
     ("One two three four", " five", " seven eight"),
     ("One two", " three"),
 )
+WIDEST = 4096  # tokens: prompts are not longer
 AGREE = {torch.float32: 1e-3}  # nats
 AGREE_HALF = 0.1
 
@@ -123,6 +124,18 @@ def plain_log_probabilities(model: LanguageModel, context: str, continuations: S
     return Scores(tuple(found))
 
 
+def _beyond_window(model: LanguageModel) -> tuple[tuple[str, ...], ...]:
+    """A context longer than the sliding window that the configuration names, if it names one that prompts go beyond.
+
+    A network may ignore that field; then the window must not be in our masks.
+    """
+    window = getattr(model.network.config.get_text_config(), "sliding_window", None)
+    if type(window) is not int or not 0 < window < min(model.longest - 32, WIDEST):
+        return ()
+    piece = "One two three. "
+    return ((piece * (window // max(1, len(model.tokens(piece))) + 2), " four", " five"),)
+
+
 def probe(model: LanguageModel) -> None:
     """See that the model can be read as a tree: contexts that part, against plain passes.
 
@@ -131,7 +144,7 @@ def probe(model: LanguageModel) -> None:
     Raises:
         ModelError: the numbers differ, or the network fails, as they do if the attention takes no mask of its own.
     """
-    asked = [Request(context, tuple(texts)) for context, *texts in PROBE]
+    asked = [Request(context, tuple(texts)) for context, *texts in PROBE + _beyond_window(model)]
     begun = f"model {model.name} of type {model.network.config.model_type} cannot be read here"
     try:
         plain = [plain_log_probabilities(model, one.context, one.continuations) for one in asked]

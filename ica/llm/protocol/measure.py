@@ -113,6 +113,11 @@ def require_room(model: LanguageModel, shard: Shard, items: Sequence[Item]) -> N
     """
     for rank, item in ranked(items, shard.category, shard.counts["core"]):
         where = f"item {item.id} of {shard.category} in {shard.items}"
+        texts = (item.context, item.question, *item.options)
+        if found := next(filter(None, map(model.forged, texts)), ""):
+            raise ItemsError(
+                f"{where} spells the special token {found!r} of {model.name}, with which it could forge a turn"
+            )
         try:
             needed = _longest(model, item, can_chat(model) and rank < shard.counts["released"])
         except ValueError as error:

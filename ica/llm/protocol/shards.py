@@ -93,7 +93,7 @@ class Shard:
 
 def slug(model: str) -> str:
     """The model's name, fit for a file name: its last part, letters, digits, dots and hyphens."""
-    return re.sub(r"[^A-Za-z0-9.-]+", "-", Path(model).name).strip("-.") or "model"
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", Path(model).name).strip("-.")[:80] or "model"
 
 
 def _counts(table: dict, few: dict, category: str, present: Sequence[str]) -> dict[str, int]:
