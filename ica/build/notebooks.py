@@ -37,9 +37,15 @@ def files(entry: object) -> list[str]:
 
 
 def pages(root: Path) -> list[str]:
-    """Every page of `_toc.yml`, root page first, as written there (no suffix)."""
-    toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
-    return [str(toc["root"]), *files(toc)]
+    """Every page of `_toc.yml`, root page first, as written there (no suffix); ValueError where it is no such table."""
+    try:
+        toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
+        return [str(toc["root"]), *files(toc)]
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"_toc.yml is missing or no table of contents ({type(error).__name__}: {reason})"
+        ) from error
 
 
 def listed(root: Path) -> list[str]:
@@ -62,8 +68,14 @@ def path(root: Path, name: str) -> Path:
 
 
 def read(root: Path, name: str) -> nbformat.NotebookNode:
-    """The stored notebook."""
-    return nbformat.read(path(root, name), as_version=4)
+    """The stored notebook; ValueError where its file is none."""
+    try:
+        return nbformat.read(path(root, name), as_version=4)
+    except (OSError, ValueError, KeyError, AttributeError, nbformat.ValidationError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"notebooks/{name}.ipynb is missing or no notebook ({type(error).__name__}: {reason})"
+        ) from error
 
 
 def tagged(nb: nbformat.NotebookNode, tag: str) -> list[nbformat.NotebookNode]:

@@ -20,8 +20,8 @@ _ESCAPES = re.compile(
 _ENDS = re.compile("\r\n|[\r\x85\u2028\u2029]")
 # Control characters but tab and newline; marks that are not seen or turn the direction; surrogates; what is no character.
 _UNSEEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
-    "\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff\U000e0000-\U000e007f]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\u2800\u3164\uffa0\ufdd0-\ufdef\ufffe\uffff\U000e0000-\U000e01ef]"
 )
 _FORMULA = re.compile(r"'*\s*[=+\-@＝＋－＠]")
 

@@ -252,3 +252,19 @@ def test_a_wrong_value_is_refused_where_the_record_is_made(name, key, value):
             tree = ast.parse(source)
             tree.body = [one for one in tree.body if not isinstance(one, ast.Import | ast.ImportFrom)]
             exec(compile(tree, name, "exec"), scope)  # noqa: S102
+
+
+@pytest.mark.fault(
+    "Input",
+    "a notebook's file is cut short or empty, or _toc.yml is no table of contents",
+    "one line names the file",
+)
+@pytest.mark.parametrize("content", ["", "{", "[]", "a: [", "\t"])
+def test_sources_that_are_none_are_named(tmp_path, content):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks/a.ipynb").write_text(content)
+    with pytest.raises(ValueError, match=r"^notebooks/a\.ipynb is missing or no notebook \("):
+        notebooks.read(tmp_path, "a")
+    (tmp_path / "_toc.yml").write_text(content)
+    with pytest.raises(ValueError, match=r"^_toc\.yml is missing or no table of contents \("):
+        notebooks.listed(tmp_path)
