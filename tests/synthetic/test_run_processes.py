@@ -89,12 +89,12 @@ def until(so: Callable[[], bool], seconds: float = 60) -> None:
 
 
 def trained(status: Path) -> bool:
-    """Has the run come past its first checkpoint?"""
+    """Has the run come past its first checkpoint, or to its end?"""
     try:
-        progress = json.loads(status.read_text())["progress"]
-    except (FileNotFoundError, KeyError):
+        found = json.loads(status.read_text())
+    except FileNotFoundError:
         return False
-    return not progress.startswith("0/")
+    return found["state"] != "running" or not found.get("progress", "0/").startswith("0/")
 
 
 @pytest.mark.fault(
