@@ -1,5 +1,7 @@
 """Shapes and types of every public signature are checked while the tests run; property tests repeat exactly."""
 
+import csv
+
 import hypothesis
 import jaxtyping
 import pytest
@@ -12,6 +14,14 @@ jaxtyping.install_import_hook(
 )
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=25)
 hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True)
+def process_as_it_began():
+    """What a test sets for its whole process holds for it alone: the limit of CSV fields."""
+    limit = csv.field_size_limit(131_072)
+    yield
+    csv.field_size_limit(limit)
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@
 import ast
 import graphlib
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -204,6 +206,13 @@ def test_functions_are_short():
 
 def folders(root: Path) -> set[str]:
     return {path.parent.name for path in root.glob("*/*.py")}
+
+
+def test_every_file_of_tests_is_collected():
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    found = {line.split("::")[0] for line in done.stdout.splitlines() if "::" in line}
+    assert found == {relative(path) for path in (ROOT / "tests").rglob("test_*.py")}
 
 
 def test_tests_mirror_the_folders():

@@ -35,6 +35,7 @@ def test_times_and_images_are_left_out(tmp_path):
 
 def test_a_build_that_fails_fails_the_comparison(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ICA_CALLS", "")
     (tmp_path / "ica").mkdir()
     (tmp_path / "Snakefile").touch()
     monkeypatch.setattr(repeat.book, "asked", lambda root, words: Settings())

@@ -145,7 +145,7 @@ def test_address_of_the_repository_is_a_web_address(extension, monkeypatch, tmp_
     import companion
 
     (tmp_path / "_record").mkdir()
-    state = {"version": "<b>", "commit": None, "dirty": False, "profile": "\x1b[1m<i>"}
+    state = {"version": "<b>", "commit": None, "no_commit": "", "dirty": False, "profile": "\x1b[1m<i>"}
     (tmp_path / "_record/site.json").write_text(json.dumps(state))
     app, options = SimpleNamespace(srcdir=tmp_path), {}
     config = SimpleNamespace(html_theme_options=options)
