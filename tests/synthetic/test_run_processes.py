@@ -155,7 +155,11 @@ def test_of_two_processes_the_second_waits_and_takes_the_result(whole, checkout)
     status = checkout.root / "status.json"
     first = checkout.start("ci", "slow", "--status", str(status))
     until(lambda: trained(status))
-    second = checkout.start("ci", "slow", "--status", str(checkout.root / "second.json"))
+    first.send_signal(signal.SIGSTOP)  # until the second has come to the lock
+    told = checkout.root / "second.json"
+    second = checkout.start("ci", "slow", "--status", str(told))
+    until(lambda: told.is_file() and json.loads(told.read_text()).get("progress") == "waiting")
+    first.send_signal(signal.SIGCONT)
     (one, first_err), (two, second_err) = first.communicate(timeout=120), second.communicate(timeout=120)
     assert first.returncode == second.returncode == 0 and one == two and first_err == ""
     assert (
