@@ -51,18 +51,23 @@ for shard in SHARDS.values():
     write_json(ROOT / f"build/llm/jobs/{shard.id}.json", shards.job(shard))
 REGISTRY, SOURCES = site.registry_digest(ROOT, DIGESTS), site.source_digest(ROOT, DIGESTS)
 # What is there of an earlier build is whole, or it is made again.
+# Of what the target asks for alone: `make stored THREADS=8` has no word on the book's own runs.
 if os.environ.pop(book.MEND, ""):
-    UNITS = [
-        mend.sealed(f"notebook {name}", (Path(f"{OUT}/executed/{name}.ipynb"), Path(f"{OUT}/record/{name}")), Path(f"{OUT}/{name}.seal.json"), digest)
-        for name, digest in DIGESTS.items()
-    ]
+    BOOK, UNITS = ASKED.target == "all", []
+    if BOOK:
+        UNITS += [
+            mend.sealed(f"notebook {name}", (Path(f"{OUT}/executed/{name}.ipynb"), Path(f"{OUT}/record/{name}")), Path(f"{OUT}/{name}.seal.json"), digest)
+            for name, digest in DIGESTS.items()
+        ]
+        UNITS.append(mend.sealed("the ledger of claims", (Path(f"{OUT}/claims.json"), Path(f"{OUT}/paper_claims.json")), Path(f"{OUT}/ledger.seal.json"), REGISTRY))
+        UNITS.append(mend.sealed("the site", (Path(f"{OUT}/html"),), Path(f"{OUT}/{site.SEAL}"), SOURCES))
     UNITS += [
         mend.Unit(f"training run {run.stem(job)}", (Path(f"build/runs/{job.id}"),), lambda job=job: run.faults(job, Path(f"build/runs/{job.id}"), ASKED.threads))
-        for job in JOBS.values()
+        for job in {one.id: one for group in (NEEDED.values() if BOOK else [KEPT.values()]) for one in group}.values()
     ]
     UNITS += [
         mend.Unit(f"shard {shard.stem}", (Path(f"build/llm/{shard.id}.json"),), lambda shard=shard: readings.faults(shard, Path(f"build/llm/{shard.id}.json")))
-        for shard in SHARDS.values()
+        for shard in {one.id: one for group in (READ.values() if BOOK else [LADDER]) for one in group}.values()
     ]
     if ATTACKED:
         from ica.llm.jailbreak import results as attacked
@@ -70,12 +75,7 @@ if os.environ.pop(book.MEND, ""):
         mend.Unit(f"attacks on {model}", (Path(f"build/llm/secret/{model}.json"),), lambda model=model, words=words: attacked.faults(model, words, Path(f"build/llm/secret/{model}.json")))
         for model, words in ATTACKED.items()
     ]
-    UNITS.append(mend.sealed("the ledger of claims", (Path(f"{OUT}/claims.json"), Path(f"{OUT}/paper_claims.json")), Path(f"{OUT}/ledger.seal.json"), REGISTRY))
-    UNITS.append(mend.sealed("the site", (Path(f"{OUT}/html"),), Path(f"{OUT}/{site.SEAL}"), SOURCES))
-    if ASKED.target == "all":
-        mend.want(UNITS, ROOT / f"{OUT}/status/{book.WANTED}")
-    else:
-        mend.want([], ROOT / f"{OUT}/status/{book.WANTED}")
+    mend.want(UNITS, ROOT / f"{OUT}/status/{book.WANTED}")
     if MENDED := mend.mend(UNITS):
         Path(f"{OUT}/status/{book.MENDED}").write_text("\n".join(MENDED) + "\n", encoding="utf-8")
 

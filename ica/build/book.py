@@ -34,7 +34,7 @@ LEDGERS = ("claims.json", "paper_claims.json")
 SHORT = ("-n", "-t", "-U", "-O", "-v", "-h", "-C", "-d", "-s", "-S", "-D", "-l", "-R", "-f", "-F")
 OTHERWISE = (
     "--dry-run", "--dryrun", "--touch", "--until", "--omit-from", "--delete-all-output", "--delete-temp-output", "--list",
-    "--version", "--help", "--config", "--directory", "--snakefile", "--summary", "--detailed-summary", "--dag", "--rulegraph",
+    "--version", "--help", "--config", "--configfile", "--list-rules", "--list-target-rules", "--directory", "--snakefile", "--summary", "--detailed-summary", "--dag", "--rulegraph",
     "--filegraph", "--d3dag", "--lint", "--report", "--archive", "--unlock", "--cleanup-metadata", "--print-compilation",
     "--allowed-rules", "--batch", "--rerun-triggers", "--containerize", "--export-cwl", "--runtime-source-cache-path",
 )  # fmt: skip

@@ -2,7 +2,7 @@
 
 `python -m ica.build.execute NAME --profile ci --out DIR` writes DIR/executed/NAME.ipynb and
 DIR/record/NAME/ on success. On failure it leaves both as they were, and its stderr ends with the
-notebook's name, the cell and the traceback (also kept as DIR/status/NAME.failure).
+notebook's name, the cell and the traceback (also in the status file, if one is asked for).
 """
 
 import argparse
@@ -37,7 +37,7 @@ SAID = (
 SMALL = 0.05  # GiB: less memory says nothing about why a process died
 
 
-def _prepare_environment(root: Path, name: str, profile: str, output: Path, scratch: Path) -> None:
+def _prepare_environment(root: Path, profile: str, output: Path, scratch: Path, token: str) -> None:
     """Environment of the kernel: this checkout's `ica`, no settings of the user's own Jupyter or IPython, no need of a home folder."""
     os.environ.pop("JUPYTER_PATH", None)
     os.environ.update(jobs.ENVIRONMENT)
@@ -48,7 +48,7 @@ def _prepare_environment(root: Path, name: str, profile: str, output: Path, scra
         JUPYTER_PREFER_ENV_PATH="1",
         JUPYTER_PLATFORM_DIRS="1",
         ICA_OUTPUT=str(output),
-        **{TOKEN: secrets.token_hex(8)},
+        **{TOKEN: token},
         ICA_PROFILE=profile,
     )
     for kind in ("CONFIG", "DATA", "RUNTIME"):
@@ -60,18 +60,17 @@ class _Memory(threading.Thread):
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.last, self.most, self.over = 0.0, 0.0, threading.Event()
+        self.most, self.over = 0.0, threading.Event()
 
     def run(self) -> None:
-        while not self.over.wait(0.2):
+        while not self.over.wait(0.5):
             held = 0
             for process in psutil.Process().children(recursive=True):
                 try:
                     held += process.memory_info().rss
                 except psutil.Error:
                     continue
-            self.last = held / 2**30
-            self.most = max(self.most, self.last)
+            self.most = max(self.most, held / 2**30)
 
     def words(self) -> str:
         """What a kernel that died held, and what this machine has."""
@@ -189,15 +188,15 @@ def execute(
 
     Raises jobs.Failure with the report where a cell fails; nothing of such a run is kept.
     """
-    scratch = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=out))
+    scratch, token = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=out)), secrets.token_hex(8)
     try:
         record = scratch / "record"
         record.mkdir()
-        _prepare_environment(root, name, profile, record, scratch)
+        _prepare_environment(root, profile, record, scratch, token)
         executed = _run(root, name, values, scratch)
         _keep(name, digest, record, executed, out)
     finally:
-        jobs.sweep(TOKEN, os.environ[TOKEN])
+        jobs.sweep(TOKEN, token)
         shutil.rmtree(scratch, ignore_errors=True)
 
 

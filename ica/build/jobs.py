@@ -144,7 +144,13 @@ def _tell(signal_it: Callable[[], None]) -> None:
 
 
 def sweep(name: str, value: str) -> None:
-    """Kill every process of this user that has this value of an environment variable, but this one and those above it."""
+    """Kill every process of this user that has this value of an environment variable, but this one and those above it.
+
+    Raises:
+        ValueError: no value, which processes that lack the variable would have too.
+    """
+    if not value:
+        raise ValueError(f"{name} must have a value to end processes by, got {value!r}")
     mine = {os.getpid(), *(one.pid for one in psutil.Process().parents())}
     for process in psutil.process_iter():
         try:

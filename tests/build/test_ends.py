@@ -248,6 +248,12 @@ def test_clean_is_refused_during_a_run_by_hand(tmp_path):
         pass
 
 
+@pytest.mark.parametrize("value", ["", None])
+def test_processes_are_ended_by_a_value_alone(value):
+    with pytest.raises(ValueError, match="NO_SUCH_VARIABLE must have a value"):
+        jobs.sweep("NO_SUCH_VARIABLE", value)  # which every process here lacks
+
+
 def test_a_job_that_ended_without_a_word_is_named(tmp_path):
     write_json(tmp_path / "gamma.json", {"build": "new", "state": "running", "started": 0.0})
     assert (

@@ -26,8 +26,6 @@ from ica.synthetic.training import evaluation
 from ica.synthetic.training.catalogue import Job, jobs_of
 from ica.transformer import Transformer
 
-# What the results are about; the notebooks take these from here.
-
 SCHEMA = 2
 FIRST = ("scale", "name", "id", "config", "seeds", "seen", "losses", "looks", "final", "provenance")
 # The format of a result, by its field `schema`: what else it holds. All of these are read, the last is written.
