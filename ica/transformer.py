@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from ica import checks
 
+MASKS = ("full", "causal", "test-token")
+
 
 @dataclass(frozen=True)
 class TransformerConfig:
@@ -32,10 +34,13 @@ class TransformerConfig:
         hidden: hidden units of the feed-forward network; 0 means none.
         attention: "softmax" or "linear".
         activation: "relu" or "gelu".
-        mask: "full" (every token sees all) or "causal" (itself and earlier ones).
+        mask: "full" (every token sees all), "causal" (itself and earlier ones) or "test-token" (tokens at odd places see
+            the odd places up to their own; tokens at even places, from 0, are test tokens: they see the odd places before
+            them and themselves, and nobody sees them).
         pre_norm: layer norm before attention, feed-forward and readout.
         post_norm: one more layer norm at the end of each block, over the whole stream.
-        positions: number of learned positions; 0 means none.
+        positions: number of learned positions; 0 means none. With the mask "test-token" the tokens at 2 i and 2 i + 1
+            both have position i, as each would in a pass of its own.
 
     Raises:
         ValueError: a field out of its range, named.
@@ -62,7 +67,7 @@ class TransformerConfig:
             checks.whole(name, getattr(self, name), 0)
         checks.one_of("attention", self.attention, ("softmax", "linear"))
         checks.one_of("activation", self.activation, ("relu", "gelu"))
-        checks.one_of("mask", self.mask, ("full", "causal"))
+        checks.one_of("mask", self.mask, MASKS)
         if not self.head_width:
             if self.width % self.heads:
                 raise ValueError(
@@ -88,7 +93,12 @@ class Attention(nn.Module):
 
     def _visible(self, n: int, device) -> Bool[Tensor, "n n"]:
         everything = torch.ones(n, n, dtype=torch.bool, device=device)
-        return everything.tril() if self.config.mask == "causal" else everything
+        if self.config.mask == "full":
+            return everything
+        if self.config.mask == "causal":
+            return everything.tril()
+        odd = torch.arange(n, device=device) % 2 == 1
+        return everything.tril() & odd | torch.eye(n, dtype=torch.bool, device=device)
 
     def weights(self, h: Float[Tensor, "batch n width"]) -> Float[Tensor, "batch heads n n"]:
         """Attention of each token (second last axis) to each token (last axis)."""
@@ -165,11 +175,12 @@ class Transformer(nn.Module):
         h = self.embed(tokens)
         if self.positions is None:
             return h
-        if tokens.shape[1] > self.config.positions:
+        each = 2 if self.config.mask == "test-token" else 1  # tokens at a position
+        if tokens.shape[1] > each * self.config.positions:
             raise ValueError(
-                f"tokens: at most {self.config.positions} positions are learned, got {tokens.shape[1]}"
+                f"tokens: at most {each * self.config.positions} have a learned position, got {tokens.shape[1]}"
             )
-        return h + self.positions.weight[: tokens.shape[1]]
+        return h + self.positions.weight.repeat_interleave(each, 0)[: tokens.shape[1]]
 
     def forward(self, tokens: Float[Tensor, "batch n inputs"]) -> Float[Tensor, "batch n outputs"]:
         h = self.stream(tokens)

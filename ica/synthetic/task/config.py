@@ -7,11 +7,15 @@ from dataclasses import dataclass, field
 
 from ica import checks
 from ica.objectives import REWARDS
-from ica.synthetic.task.data import Critic
+from ica.synthetic.task.data import NOISES, Critic
 from ica.transformer import TransformerConfig
 
-FORMS = ("interleaved", "triplet")
+FORMS = ("interleaved", "triplet", "test-token")
+SCOPES = ("seen", "all")
+PRODUCTS = ("float32", "bfloat16")
 TEACHERS = ("critic", "truth")
+# Fields that came later: at these values, which are what was before, they do not enter the hash that names a run.
+LATER = {"noise": "shared", "scope": "seen", "products": "float32"}
 
 
 @dataclass(frozen=True)
@@ -19,9 +23,13 @@ class RunConfig:
     """One training run on the synthetic task; the defaults are the released settings.
 
     Args:
+        noise: "shared" (one distractor a prompt, as released) or "own" (one a response, as stated in App. C.1).
         form: "interleaved" (x, y and r are tokens of their own, 3 N in all, as released; the prediction is read at the
-            x token that follows the triplets seen) or "triplet" (one token per triplet, as in the theorem).
-        reward: "cosine" (as released) or "squared_distance".
+            x token that follows the triplets seen), "test-token" (one token a triplet and after each number of
+            triplets a test token (x, 0, 0), as stated; `tokens` says how one pass holds all) or "triplet" (one token a
+            triplet, as in the theorem; the prediction is read at the last triplet seen).
+        reward: "cosine" (as released) or "squared_distance" (as stated).
+        scope: the loss of a prediction is over the responses "seen" (as released) or over "all" N (as stated).
         critic: the critic that rates the training prompts.
         teacher: who ranks the responses for the loss, "critic" (as released) or "truth" (the model reads the critic,
             and learns from the true order).
@@ -29,13 +37,16 @@ class RunConfig:
             positions); hidden = 0 means no feed-forward network.
         d, N: features of a response, triplets of a prompt.
         steps, batch, rate: Adam updates, prompts in each, learning rate.
+        products: precision of the matrix products of training; all else, and every evaluation, is in float32.
 
     Raises:
         ValueError: a field out of its range, named.
     """
 
+    noise: str = "shared"
     form: str = "interleaved"
     reward: str = "cosine"
+    scope: str = "seen"
     critic: Critic = field(default_factory=Critic)
     teacher: str = "critic"
     layers: int = 20
@@ -50,9 +61,13 @@ class RunConfig:
     steps: int = 3000
     batch: int = 256
     rate: float = 1e-4
+    products: str = "float32"
 
     def __post_init__(self):
+        checks.one_of("noise", self.noise, NOISES)
         checks.one_of("form", self.form, FORMS)
+        checks.one_of("scope", self.scope, SCOPES)
+        checks.one_of("products", self.products, PRODUCTS)
         checks.one_of("reward", self.reward, tuple(REWARDS))
         for name, least in (("d", 1), ("N", 3), ("steps", 1), ("batch", 1)):
             checks.whole(name, getattr(self, name), least)
@@ -69,6 +84,8 @@ class RunConfig:
     def transformer(self) -> TransformerConfig:
         """Configuration of the model."""
         interleaved = self.form == "interleaved"
+        if self.form == "test-token" and self.mask != "causal":
+            raise ValueError(f'mask must be "causal" with form "test-token", got {self.mask!r}')
         return TransformerConfig(
             inputs=self.d if interleaved else 2 * self.d + self.critic.raters,
             outputs=self.d,
@@ -78,7 +95,7 @@ class RunConfig:
             hidden=self.hidden,
             attention=self.attention,
             activation="gelu",
-            mask=self.mask,
+            mask="test-token" if self.form == "test-token" else self.mask,
             pre_norm=True,
             post_norm=self.post_norm,
             positions=3 * self.N if interleaved else self.N,
@@ -99,5 +116,6 @@ class RunConfig:
 
     def hash(self, seeds: tuple[int, ...] = ()) -> str:
         """Twelve hexadecimal digits that name this configuration, with the seeds if given."""
-        text = json.dumps([self.as_dict(), list(seeds)], sort_keys=True)
+        fields = {key: value for key, value in self.as_dict().items() if LATER.get(key) != value}
+        text = json.dumps([fields, list(seeds)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,8 +1,10 @@
-r"""The synthetic task: prompts whose responses lie between a good answer and a bad one, and critics that rate them.
+r"""The synthetic task: prompts whose responses lie between a target and distractors, and critics that rate them.
 
-One query $x \sim N(0, I_d)$ per prompt, matrices $W, W_e \sim N(0, 1)^{d \times d}$ per prompt, the good answer $y^* = x W$, the bad one
-$e = x W_e$, and $y_i = r_i y^* + (1 - r_i) e$ with $r_i \sim U(0, 1)$. Source: the released code's sampler (its rewards come from
-outside of its seeded generator; here one generator draws all).
+One query $x \sim N(0, I_d)$ per prompt and a matrix $W \sim N(0, 1)^{d \times d}$, the target $y^* = x W$, and
+$y_i = r_i y^* + (1 - r_i) e_i$ with $r_i \sim U(0, 1)$ and $e_i = x W_i$, $W_i$ as $W$. The *noise* is a prompt's: with
+"own" noise each response has its own $W_i$ (the paper, sec. 4 and App. C.1), with "shared" noise there is one for the
+prompt (the released code's sampler), so that all responses lie on a line. One generator draws all; the released code
+draws rewards outside of its seeded one.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -14,19 +16,21 @@ from torch import Tensor
 from ica import checks
 
 CRITICS = ("replace", "gaussian", "flip")
+NOISES = ("shared", "own")
 
 
 @dataclass(frozen=True)
 class SyntheticBatch:
     """A batch of prompts.
 
+    `good` is the target, `bad` the distractor of the prompt (shared noise) or those of its responses (own noise).
     `quality` is how good a response really is, `shown` what its raters say of it, and `rewards`, which rank the
     responses, the mean over the raters.
     """
 
     query: Float[Tensor, "batch d"]
     good: Float[Tensor, "batch d"]
-    bad: Float[Tensor, "batch d"]
+    bad: Float[Tensor, "batch *N d"]
     responses: Float[Tensor, "batch N d"]
     quality: Float[Tensor, "batch N"]
     rewards: Float[Tensor, "batch N"]
@@ -40,6 +44,21 @@ class SyntheticBatch:
         """The same prompts, rated by another critic."""
         shown = critic.rate(self.quality, generator)
         return replace(self, shown=shown, rewards=shown.mean(-1))
+
+    @property
+    def noise(self) -> str:
+        """ "own" where each response has a distractor of its own, else "shared"."""
+        return "own" if self.bad.ndim == self.responses.ndim else "shared"
+
+    def on_a_line(self) -> "SyntheticBatch":
+        """The batch itself if its noise is shared.
+
+        Raises:
+            ValueError: each response has its own noise, so that the prompts have no line, plane or one distractor.
+        """
+        if self.noise == "own":
+            raise ValueError("batch must have shared noise (responses on a line), got own noise")
+        return self
 
 
 @dataclass(frozen=True)
@@ -100,12 +119,14 @@ def sample_batch(
     generator: torch.Generator,
     critic: Critic | None = None,
     dtype: torch.dtype = torch.float32,
+    noise: str = "shared",
 ) -> SyntheticBatch:
     """Prompts of the synthetic task; drawn in float64, so that the same seed gives the same prompts in any type.
 
     Raises:
-        ValueError: a size below its least value (batch 1, N 2, d 1), an unknown dtype.
+        ValueError: a size below its least value (batch 1, N 2, d 1), an unknown dtype or noise.
     """
+    checks.one_of("noise", noise, NOISES)
     for name, value, least in (("batch", batch, 1), ("N", N, 2), ("d", d, 1)):
         checks.whole(name, value, least)
     checks.dtype("dtype", dtype)
@@ -113,10 +134,11 @@ def sample_batch(
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    query, W, W_bad = normal(batch, d), normal(batch, d, d), normal(batch, d, d)
+    query, W, W_bad = normal(batch, d), normal(batch, d, d), normal(batch, *(N,) * (noise == "own"), d, d)
     quality = torch.rand(batch, N, generator=generator, dtype=torch.float64)
-    good, bad = (torch.einsum("bi,bij->bj", query, matrix) for matrix in (W, W_bad))
-    responses = torch.lerp(bad.unsqueeze(1), good.unsqueeze(1), quality.unsqueeze(-1))
+    good, bad = (torch.einsum("bi,b...ij->b...j", query, matrix) for matrix in (W, W_bad))
+    ends = bad if noise == "own" else bad.unsqueeze(1)
+    responses = torch.lerp(ends, good.unsqueeze(1).expand_as(ends), quality.unsqueeze(-1))
     shown = (critic or Critic()).rate(quality, generator)
     tensors = (query, good, bad, responses, quality, shown.mean(-1), shown)
     return SyntheticBatch(*(tensor.to(dtype) for tensor in tensors))

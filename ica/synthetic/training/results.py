@@ -8,7 +8,7 @@ what `results/paper/` holds.
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,20 +21,35 @@ from ica import checks
 from ica.record import seals
 from ica.record.provenance import project_root, write_json
 from ica.synthetic.task.config import RunConfig
-from ica.synthetic.task.tokens import lengths
+from ica.synthetic.task.tokens import prefixes
 from ica.synthetic.training import evaluation
-from ica.synthetic.training.catalogue import Job, jobs_of
+from ica.synthetic.training.catalogue import LIVE, Job, jobs_of
 from ica.transformer import Transformer
 
-SCHEMA = 2
+SCHEMA = 3
 FIRST = ("scale", "name", "id", "config", "seeds", "seen", "losses", "looks", "final", "provenance")
 # The format of a result, by its field `schema`: what else it holds. All of these are read, the last is written.
-FIELDS = {1: ("schema", *FIRST), SCHEMA: ("schema", *FIRST, "weights")}  # weights: SHA-256 of their file
+# 2 has the SHA-256 of the weights' file. 3 has the errors of some runs under noisy critics, and its `nmse` is over the prompts' mean
+# ||y*||^2 (`metrics.normalised_mse`), where before each prompt's was over its own: those at the end are converted, those of looks NaN.
+FIELDS = {
+    1: ("schema", *FIRST),
+    2: ("schema", *FIRST, "weights"),
+    SCHEMA: ("schema", *FIRST, "weights", "noisy"),
+}
 RESULT, WEIGHTS, SEAL = "result.json", "weights.safetensors", "seal.json"
 
 
 class ResultError(ValueError):
     """A result is missing, damaged or of another run; the message names it and what to do."""
+
+
+Errors = Float[Tensor, "seeds prompts prefixes"]
+
+
+def is_noisy(job: Job) -> bool:
+    """Whether the result of a job holds errors under noisy critics: a stored run of the main configuration, whose weights
+    are not kept."""
+    return job.name == "base" and job.scale not in LIVE
 
 
 @dataclass(frozen=True)
@@ -52,7 +67,7 @@ class Result:
     """One run, all its seed groups together.
 
     `errors` is 1 - cos and `nmse` the normalised mean squared error, of every seed on every evaluation prompt at the
-    prefixes `seen`, after the last update. For each seed group of `groups` there is its file, its provenance, and the SHA-256 of
+    prefixes `seen`, after the last update; `noisy` both by level of random rewards at test time (none where not measured). For each seed group of `groups` there is its file, its provenance, and the SHA-256 of
     its weights (None in results of schema 1).
     """
 
@@ -69,6 +84,7 @@ class Result:
     files: list[Path]
     provenance: list[dict]
     weights: list[str | None]
+    noisy: dict[float, tuple[Errors, Errors]]
 
     def at(self, n: int) -> Float[Tensor, "seeds prompts"]:
         """1 - cos of every seed and prompt after n triplets; ValueError where there is no prediction."""
@@ -144,13 +160,17 @@ def read(path: Path) -> Result:
 def _parsed(path: Path, content: dict) -> Result:
     """The fields of a result as tensors; ValueError and the like for what cannot be one."""
     config, seeds = RunConfig.from_dict(content["config"]), tuple(content["seeds"])
-    seen = lengths(config.N, config.form)
+    seen = prefixes(config)
     if content["seen"] != seen.tolist():
         raise ValueError(f"seen must be {seen[0]} to {seen[-1]}")
     if not all(isinstance(content[key], str) for key in ("scale", "name", "id")):
         raise ValueError("scale, name and id must be text")
     each, full = (len(seeds), len(seen)), (len(seeds), evaluation.PROMPTS, len(seen))
-    final = [_numbers(f"final.{key}", content["final"][key], full) for key in ("error", "nmse")]
+    error, nmse = (_numbers(f"final.{key}", content["final"][key], full) for key in ("error", "nmse"))
+    noisy = {
+        float(level): tuple(_numbers(f"noisy.{level}.{key}", found[key], full) for key in ("error", "nmse"))
+        for level, found in content.get("noisy", {}).items()
+    }
     losses = _numbers("losses", content["losses"], (config.steps, len(seeds)))
     shapes = {"error": each, "nmse": each, "loss": each[:1]}
     looks = [
@@ -160,6 +180,10 @@ def _parsed(path: Path, content: dict) -> Result:
     steps = [look.step for look in looks]
     if steps != sorted(set(steps)) or [*steps[:1], *steps[-1:]] != [0, config.steps]:
         raise ValueError(f"looks must go from update 0 to {config.steps}, got {steps}")
+    if content["schema"] < SCHEMA:
+        size = evaluation.evaluation_prompts(config).good.square().sum(-1)
+        nmse = nmse * (size / size.mean()).unsqueeze(-1)
+        looks = [replace(look, nmse=look.nmse * torch.nan) for look in looks]
     source, weights = dict(content["provenance"]), content.get("weights")
     return Result(
         content["scale"],
@@ -167,13 +191,15 @@ def _parsed(path: Path, content: dict) -> Result:
         config,
         seeds,
         seen,
-        *final,
+        error,
+        nmse,
         losses,
         looks,
         [seeds],
         [path],
         [source],
         [weights],
+        noisy,
     )
 
 
@@ -223,6 +249,11 @@ def merged(parts: list[Result]) -> Result:
         [file for part in parts for file in part.files],
         [source for part in parts for source in part.provenance],
         [digest for part in parts for digest in part.weights],
+        {
+            level: tuple(torch.cat([part.noisy[level][k] for part in parts]) for k in range(2))
+            for level in first.noisy
+            if all(level in part.noisy for part in parts)
+        },
     )
 
 

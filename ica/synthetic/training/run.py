@@ -34,9 +34,9 @@ from ica.record.provenance import (
     versions,
     write_atomic,
 )
-from ica.synthetic.task.tokens import lengths
+from ica.synthetic.task.tokens import prefixes
 from ica.synthetic.training import evaluation, locks, results
-from ica.synthetic.training.catalogue import SCALES, Job, jobs_of
+from ica.synthetic.training.catalogue import LIVE, SCALES, Job, jobs_of
 from ica.synthetic.training.train import State, train
 
 ROOT = Path(__file__).parents[3]
@@ -45,7 +45,7 @@ MODULE = "ica.synthetic.training.run"
 # (`results.SCHEMA`).
 NUMBERS = ("ica.synthetic.training.train", "ica.synthetic.training.evaluation")
 DEVICES = ("cpu", "cuda", "auto")
-# A run of scale `ci` has the bits that the build's settings give. One of the larger scales, which may take days on a GPU, may be made with
+# A run of a live scale has the bits that the build's settings give. One of the larger scales, which may take days on a GPU, may be made with
 # any device and threads, which it says; code and library must be the same.
 FREE = ("code", "torch")
 
@@ -73,7 +73,7 @@ def settings(count: int, device: str, environment: Mapping[str, str]) -> dict:
 def faults(job: Job, folder: Path, threads: int = 1) -> list[str]:
     """Why the result in a folder cannot be taken for the one that a build makes, one phrase each; empty if it can.
 
-    That is: a file is missing or damaged, it was made with other settings than the build's (of scale `ci`; of larger ones with
+    That is: a file is missing or damaged, it was made with other settings than the build's (of live scales; of larger ones with
     other code or another torch), or it is not all that the job asks.
     """
     variables = {**jobs.ENVIRONMENT, **dict.fromkeys(jobs.THREADS, str(threads))}
@@ -83,7 +83,7 @@ def faults(job: Job, folder: Path, threads: int = 1) -> list[str]:
 def _faults(job: Job, folder: Path, wanted: dict) -> list[str]:
     if found := seals.faults(folder / results.SEAL):
         return found
-    made, compared = seals.about(folder / results.SEAL), wanted if job.scale == "ci" else FREE
+    made, compared = seals.about(folder / results.SEAL), wanted if job.scale in LIVE else FREE
     other = [
         f"{key} {made.get(key)} (here {wanted[key]})" for key in compared if made.get(key) != wanted[key]
     ]
@@ -176,10 +176,11 @@ def _make(job: Job, out: Path, made: dict, folder: Path, tell: jobs.Tell | None)
     seconds = time.time() - begun - spent[0]
     final = evaluation.evaluate(job.config, state.weights, evaluation.PROMPTS)
     content = {
-        "seen": lengths(job.config.N, job.config.form).tolist(),
+        "seen": prefixes(job.config).tolist(),
         "losses": evaluation.rounded(torch.tensor(state.losses)),
         "looks": state.looks,
         "final": {key: evaluation.rounded(final[key]) for key in ("error", "nmse")},
+        "noisy": evaluation.noisy(job.config, state.weights) if results.is_noisy(job) else {},
         "provenance": source(started, state.step - first[0], seconds, made["device"]),
     }
     with _writing(
@@ -222,7 +223,7 @@ def stem(job: Job) -> str:
 def command(job: Job) -> str:
     """The words after `python -m ica.synthetic.training.run` that make this job; a GPU is used only outside of `ci`."""
     seeds = ",".join(map(str, job.seeds))
-    return f"{job.scale} {job.name} --seeds {seeds} --device {'cpu' if job.scale == 'ci' else 'auto'}"
+    return f"{job.scale} {job.name} --seeds {seeds} --device {'cpu' if job.scale in LIVE else 'auto'}"
 
 
 def store(job: Job, result: Path, folder: Path) -> Path:
@@ -295,7 +296,7 @@ def _work(options: argparse.Namespace) -> Callable[[jobs.Tell], None]:
 
 def main() -> int:
     options = _arguments()
-    if options.scale != "ci":  # may take days; a limit that was asked for holds
+    if options.scale not in LIVE:  # may take days; a limit that was asked for holds
         os.environ[jobs.LIMIT] = os.environ.get(jobs.LIMIT) or "0"
     return jobs.run(_work(options), f"Training run {options.name} (scale {options.scale})", options.status)
 

@@ -58,7 +58,7 @@ class State:
 def prompts_of(config: RunConfig, seed: int, step: int) -> SyntheticBatch:
     """The prompts of one update: a function of seed and update alone, so that a resumed run sees the same."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + step + 1)
-    return sample_batch(config.batch, config.N, config.d, generator, config.critic)
+    return sample_batch(config.batch, config.N, config.d, generator, config.critic, noise=config.noise)
 
 
 def start(config: RunConfig, seeds: tuple[int, ...]) -> State:
@@ -86,10 +86,26 @@ def resume(config: RunConfig, seeds: tuple[int, ...], folder: Path) -> State:
     return State(**groups, step=header["step"], losses=header["losses"], looks=header["looks"])
 
 
-def forward(config: RunConfig) -> Callable[[Weights, Tensor], Tensor]:
-    """Outputs of all seeds, each model on its own tokens, as one function of the stacked weights."""
+def forward(config: RunConfig, products: str = "float32") -> Callable[[Weights, Tensor], Tensor]:
+    """Outputs of all seeds, each model on its own tokens, as one function of the stacked weights.
+
+    With `products` "bfloat16" matrix products take and give that type, norms, softmax and the residual stream float32.
+    """
     skeleton = Transformer(config.transformer())
-    return vmap(lambda weights, inputs: functional_call(skeleton, weights, (inputs,)))
+
+    def one(weights: Weights, inputs: Tensor) -> Tensor:
+        return functional_call(skeleton, weights, (inputs,))
+
+    many = vmap(one)
+
+    def run(weights: Weights, inputs: Tensor) -> Tensor:
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=products == "bfloat16"):
+            if len(inputs) > 1:
+                return many(weights, inputs).float()
+            alone = {name: tensor[0] for name, tensor in weights.items()}  # faster than a stack of one
+            return one(alone, inputs[0]).float().unsqueeze(0)
+
+    return run
 
 
 def losses_of(
@@ -167,7 +183,8 @@ def train(
     checks.whole("every", every, 1)
     if not seeds or len(set(seeds)) != len(seeds):
         raise ValueError(f"seeds must be distinct and at least one, got {seeds}")
-    state, run, begun = resume(config, seeds, folder).to(device), forward(config), time.time()
+    state, begun = resume(config, seeds, folder).to(device), time.time()
+    run = forward(config, config.products)
     tell = tell or (lambda progress: None)
     tell(f"{state.step}/{config.steps}")
     if look and state.step == 0:
