@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ica import checks
 from ica.objectives import REWARDS, predict
+from ica.synthetic.task.bayes import posterior_mean
 from ica.synthetic.task.data import SyntheticBatch
 from ica.synthetic.task.prefixes import prefix_pl_losses
 
@@ -50,11 +51,13 @@ def best_response(batch: SyntheticBatch, seen: Int[Tensor, " prefixes"]) -> Floa
 
 
 def bayes(batch: SyntheticBatch, seen: Int[Tensor, " prefixes"]) -> Float[Tensor, "batch prefixes d"]:
-    r"""The good answer, recovered from the triplets seen: least squares for $y_i = r_i\, y^* + (1 - r_i)\, e$.
+    r"""The Bayes-optimal prediction of the target from the triplets seen, for a critic taken to be true.
 
-    Two noiseless triplets determine $y^*$ exactly, so with a true critic this is the Bayes-optimal prediction from
-    n = 2 on, with error 0. (With a critic that errs it is only a linear fit.)
+    Shared noise: least squares for $y_i = r_i\, y^* + (1 - r_i)\, e$; two noiseless triplets determine $y^*$ exactly, so the error
+    is 0 from n = 2 on. Own noise: `bayes.posterior_mean`. (With a critic that errs both are only a fit.)
     """
+    if batch.noise == "own":
+        return torch.stack([posterior_mean(batch, n) for n in seen.tolist()], dim=1)
     found = []
     for n in seen.tolist():
         weights = torch.stack([batch.rewards[:, :n], 1 - batch.rewards[:, :n]], dim=-1)

@@ -10,7 +10,7 @@ from ica import checks
 from ica.synthetic.task.config import RunConfig
 
 FILE = Path(__file__).with_name("runs.yml")
-SCALES = ("ci", "stated", "cores", "paper", "full")
+SCALES = ("ci", "stated", "walk", "cores", "paper", "full")
 LIVE = ("ci", "stated")  # those that a build trains itself
 SECTION = ("config", "groups", "every", "runs")
 

@@ -50,14 +50,14 @@ DEVICES = ("cpu", "cuda", "auto")
 FREE = ("code", "torch")
 
 
-def code_digest(root: Path = ROOT) -> str:
+def code_digest(root: Path = ROOT, names: tuple[str, ...] = NUMBERS) -> str:
     """SHA-256 over every module that the numbers of a run stand on: another digest, another run.
 
     Raises:
-        ValueError: a name in `NUMBERS` that is no module.
+        ValueError: a name that is no module.
     """
-    modules = imports.closure([f"import {name}" for name in NUMBERS], root)
-    if missing := sorted(set(NUMBERS) - set(modules)):
+    modules = imports.closure([f"import {name}" for name in names], root)
+    if missing := sorted(set(names) - set(modules)):
         raise ValueError(f"NUMBERS of {MODULE} names {missing[0]!r}, which is no module")
     files = [imports.module_file(root, module) for module in modules]
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
