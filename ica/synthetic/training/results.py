@@ -292,14 +292,16 @@ def _live(job: Job) -> Result:
     return result
 
 
-def stored(name: str, folder: Path | None = None) -> Result | None:
-    """The stored run of that name at the largest scale there is, its seed groups together; None where there is none.
+def stored(
+    name: str, folder: Path | None = None, scales: tuple[str, ...] = ("paper", "cores")
+) -> Result | None:
+    """The stored run of that name at the first of the scales there is, its seed groups together; None where there is none.
 
     Raises:
         ResultError: a stored file that cannot be read, or is of another run than its name says, with the commands that mend it.
     """
     folder = folder or (project_root() or Path.cwd()) / "results" / "paper"
-    for scale in ("paper", "cores"):
+    for scale in scales:
         files = sorted(folder.glob(f"{scale}-{name}-seed*.json"))
         if files:
             return merged([_stored(file, name, scale) for file in files])

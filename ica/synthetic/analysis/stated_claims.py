@@ -1,0 +1,142 @@
+"""Claims of the six panels as the paper states them: each is recorded for small models, `id`, and for the paper's size, `id`-full.
+
+Errors are compared as ratios, since as stated they range over two decades. A part whose precomputed runs are not at hand makes its
+claim not testable.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from ica.record.record import Record
+from ica.synthetic.analysis import panels
+from ica.synthetic.analysis.stated import (
+    FEW,
+    MANY,
+    at,
+    compared,
+    full_ratio,
+    replicated,
+    rule_at,
+    small_ratio,
+)
+from ica.synthetic.training.evaluation import LEVELS
+from ica.synthetic.training.results import Result
+from ica.synthetic.training.sweep import Sweep
+
+MODEL, GD = "transformer", "gradient descent"
+Small, Full = Mapping[str, Sweep], Mapping[str, Result]
+
+
+def pair(
+    record: Record,
+    id: str,
+    small_runs: Small,
+    full_runs: Full,
+    labels: Sequence[str],
+    n: int = MANY,
+) -> None:
+    """Record the claims `id` (small) and `id`-full: errors after n triplets over those of the first of `labels`.
+
+    A part for each of several others; the value itself for a single one.
+    """
+    base, *others = labels
+    gaps = {
+        id: {
+            label: small_ratio(small_runs[label].at(n), small_runs[base].at(n))
+            for label in others
+            if {base, label} <= set(small_runs)
+        },
+        f"{id}-full": {
+            label: compared(full_runs[label], full_runs[base], n)
+            for label in others
+            if {base, label} <= set(full_runs)
+        },
+    }
+    for one, found in gaps.items():
+        parts(record, one, found, others)
+
+
+def level(
+    record: Record,
+    id: str,
+    small_runs: Small,
+    full_runs: Full,
+    label: str,
+    n: int = MANY,
+) -> None:
+    """Record the claims `id` (small) and `id`-full about the error of one configuration after n triplets."""
+    there = {label: replicated(small_runs[label].at(n))} if label in small_runs else {}
+    parts(record, id, there, [label])
+    there = {}
+    if label in full_runs:
+        run = full_runs[label]
+        there = {label: panels.estimate(at(run, n), len(run.seeds))}
+    parts(record, f"{id}-full", there, [label])
+
+
+def parts(record: Record, id: str, found: Mapping[str, dict], wanted: Sequence[str]) -> None:
+    """Record a claim with these parts, or, of a single one, its value; not testable where a wanted part is missing."""
+    if missing := [name for name in wanted if name not in found]:
+        record.untestable(id, f"Precomputed runs are not at hand: {', '.join(missing)}.")
+    elif len(wanted) == 1:
+        record.claim(id, **found[wanted[0]])
+    else:
+        record.claim(id, parts={name: found[name] for name in wanted})
+
+
+def against_rule(
+    record: Record, id: str, small_runs: Small, full_runs: Full, rule: str, points: Sequence[int]
+) -> None:
+    """Record the transformer's error over that of a rule that needs no training after each number of triplets."""
+    wanted = [f"n = {n}" for n in points]
+    found: dict[str, dict] = {id: {}, f"{id}-full": {}}
+    for n, name in zip(points, wanted, strict=True):
+        if {MODEL, rule} <= set(small_runs):
+            found[id][name] = small_ratio(small_runs[MODEL].at(n), small_runs[rule].at(n))
+        if MODEL in full_runs:
+            run = full_runs[MODEL]
+            found[f"{id}-full"][name] = full_ratio(at(run, n), rule_at(run, rule, n))
+    for one, measured in found.items():
+        parts(record, one, measured, wanted)
+
+
+def examples(record: Record, id: str, small_runs: Small, full_runs: Full) -> None:
+    """Record the errors of transformer and GD with many triplets over those with few."""
+    found: dict[str, dict] = {id: {}, f"{id}-full": {}}
+    for name in (MODEL, GD):
+        if name in small_runs:
+            found[id][name] = small_ratio(small_runs[name].at(MANY), small_runs[name].at(FEW))
+    if MODEL in full_runs:
+        run = full_runs[MODEL]
+        rule = (rule_at(run, GD, MANY), rule_at(run, GD, FEW))
+        found[f"{id}-full"] = {MODEL: full_ratio(at(run, MANY), at(run, FEW)), GD: full_ratio(*rule)}
+    for one, measured in found.items():
+        parts(record, one, measured, (MODEL, GD))
+
+
+def noise(record: Record, small_runs: Small, full_runs: Full) -> None:
+    """Record what random rewards do to the errors of transformer and GD: `b-s-tf`, `b-s-gd`, each with -order, and `b-s-blind`."""
+    levels = (0.0, *LEVELS)
+    steps = {f"p = {a:g} to {b:g}": (a, b) for a, b in itertools.pairwise(levels)}
+    whole = {f"p = {p:g}": (0.0, p) for p in (0.5, 1.0)}
+    run = full_runs.get(MODEL)
+    for key, name in (("tf", MODEL), ("gd", GD)):
+        for suffix, wanted in (("", whole), ("-order", steps)):
+            found: dict[str, dict] = {"": {}, "-full": {}}
+            for part, (a, b) in wanted.items():
+                if name in small_runs:
+                    found[""][part] = small_ratio(
+                        small_runs[name].at(MANY, level=b), small_runs[name].at(MANY, level=a)
+                    )
+                if run and name == MODEL:
+                    found["-full"][part] = full_ratio(at(run, MANY, b), at(run, MANY, a))
+                elif run:
+                    found["-full"][part] = full_ratio(rule_at(run, GD, MANY, b), rule_at(run, GD, MANY, a))
+            for size, measured in found.items():
+                parts(record, f"b-s-{key}{suffix}{size}", measured, list(wanted))
+    blind = {"p = 1": replicated(small_runs[MODEL].at(MANY, level=1.0))} if MODEL in small_runs else {}
+    parts(record, "b-s-blind", blind, ["p = 1"])
+    blind = {"p = 1": full_ratio(at(run, MANY, 1.0), torch.ones_like(at(run, MANY, 1.0)))} if run else {}
+    parts(record, "b-s-blind-full", blind, ["p = 1"])
