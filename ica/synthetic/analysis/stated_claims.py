@@ -86,6 +86,16 @@ def parts(record: Record, id: str, found: Mapping[str, dict], wanted: Sequence[s
         record.claim(id, parts={name: found[name] for name in wanted})
 
 
+def released(sweeps: Small, runs: Full, first: str, second: str, n: int = panels.READ_AT) -> dict:
+    """1 - cos after n triplets of the first configuration less that of the second, on the released task, as a claim takes it.
+
+    Of the precomputed sweeps, many seeds, where both are there; else of the runs of this build.
+    """
+    if {first, second} <= set(sweeps):
+        return replicated(sweeps[first].at(n, "error") - sweeps[second].at(n, "error"))
+    return panels.compared(runs[first], runs[second], n)
+
+
 def against_rule(
     record: Record, id: str, small_runs: Small, full_runs: Full, rule: str, points: Sequence[int]
 ) -> None:
