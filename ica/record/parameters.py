@@ -138,6 +138,7 @@ ACCEPTED: dict[str, dict[str, Rule]] = {
     "panel_a": SCALE | SEEDED,
     "panel_b": SCALE | SEEDED | {"end_prompts": whole(2, 100_000)},
     **{f"panel_{letter}": SCALE for letter in "cdef"},
+    "code_to_paper": {"descent_prompts": whole(2, 512), "steps_prompts": whole(2, 512)} | SEEDED,
     "floor": {"prompts": whole(2, 10**6), "descent_prompts": whole(2, 100_000)} | SCALE | SEEDED,
     "overtraining": {"descent_prompts": whole(2, 100_000), "held_out": whole(2, 100_000)}
     | {"training_steps": whole(1, 10**6), "every": whole(1, 10**6), "batch": whole(1, 10**4)}

@@ -213,7 +213,13 @@ def figure(
     names: dict = {}
     for ax in axes[0]:
         names |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-    fig.legend(names.values(), names.keys(), loc="outside upper center", ncols=3, handlelength=3)
+    fig.legend(
+        names.values(),
+        names.keys(),
+        loc="outside upper center",
+        ncols=3 if len(there) > 1 else 2,
+        handlelength=3,
+    )
     return fig, pd.concat(there.values(), ignore_index=True)
 
 

@@ -53,5 +53,10 @@ def figure(curves: Mapping[str, pd.DataFrame]) -> tuple[Figure, pd.DataFrame]:
     axes[0, 0].minorticks_off()
     for name, line in ((MODEL, "-"), (GD, styles.DASHED)):
         axes[0, 0].plot([], [], color=figures.MUTED, linestyle=line, marker="", label=name)
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3, handlelength=3)
+    fig.legend(
+        *axes[0, 0].get_legend_handles_labels(),
+        loc="outside upper center",
+        ncols=3 if len(curves) > 1 else 2,
+        handlelength=3,
+    )
     return fig, pd.concat(curves.values(), ignore_index=True)
