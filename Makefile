@@ -29,7 +29,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check $(if $(MAKE_TERM
 # `exec`, so that a signal to make reaches the build.
 BOOK := exec $(BIN)/python -m ica.build.book --under-make --limit="$$LIMIT"
 
-.PHONY: help book test faults lint repeat stored ladder clean moved
+.PHONY: help book test faults lint repeat stored sweep ladder clean moved
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -41,6 +41,7 @@ help: ## list the commands
 	@echo "  make book LIMIT=300                   minutes that a notebook or run may take (default: 120; 0: any time)"
 	@echo "  make book MODEL=smollm2 BBQ=folder    another language model (name, .gguf file, folder, hub id); the official BBQ"
 	@echo "  make stored SCALE=cores RUNS=\"base\"   only some runs of ica/synthetic/training/runs.yml; THREADS=8: for each"
+	@echo "  make sweep SCALE=stated RUNS=\"base\"   likewise; RUNS=baselines: what needs no training"
 
 book: $(READY) ## run what changed, build the site into build/book
 	@$(BOOK) --profile="$$PROFILE" --set="$$SET" --jobs="$$JOBS" --model="$$MODEL" --items="$$BBQ" \
@@ -65,6 +66,9 @@ repeat: $(READY) ## build twice from nothing and compare the figure data bit by 
 stored: $(READY) ## train the runs of a scale (SCALE=paper) and keep their results in results/paper
 	@$(BOOK) --target=stored --scale="$$SCALE" --runs="$$RUNS" --threads="$$THREADS" --jobs="$$JOBS" \
 	    --flags="$$SNAKEMAKE_FLAGS"
+
+sweep: $(READY) ## train small runs with many seeds (SCALE=stated) and keep the means in results/sweep
+	@ICA_LIMIT="$${LIMIT:-$$ICA_LIMIT}" exec $(BIN)/python -m ica.synthetic.training.sweep --runs="$$RUNS" -- "$$SCALE"
 
 ladder: $(READY) ## read the ladder of language models (MODELS="smollm2 ...") and keep the results in results/llm
 	@$(BOOK) --target=ladder --models="$$MODELS" --jobs="$$JOBS" --flags="$$SNAKEMAKE_FLAGS"

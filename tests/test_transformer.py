@@ -54,6 +54,36 @@ def test_causal_mask_hides_the_future(attention, pre_norm):
     assert (model(seen)[:, 4:] - model(changed)[:, 4:]).abs().min() > 0
 
 
+SEEN = [[0], [1], [1, 2], [1, 3], [1, 3, 4], [1, 3, 5], [1, 3, 5, 6]]  # by each of seven tokens
+
+
+@pytest.mark.parametrize("attention", ["softmax", "linear"])
+def test_the_test_token_mask_hides_test_tokens_and_the_future(attention):
+    torch.manual_seed(2)
+    config = dataclasses.replace(CONFIG, mask="test-token", attention=attention, positions=4, layers=1)
+    model = Transformer(config).double()
+    weights = model.trace(tokens()).attention[0]
+    assert weights.shape == (5, 3, 7, 7)
+    for k, seen in enumerate(SEEN):
+        found = weights[:, :, k].abs().amax((0, 1)) > 0
+        assert found.nonzero().flatten().tolist() == seen
+    if attention == "softmax":
+        torch.testing.assert_close(weights.sum(-1), torch.ones(5, 3, 7).double())
+    else:  # the same scores as without a mask, over the number of tokens seen
+        free = Transformer(dataclasses.replace(config, mask="full", positions=0)).double()
+        state = {name: one for name, one in model.state_dict().items() if "positions" not in name}
+        free.load_state_dict(state)
+        whole = free.blocks[0].attention.weights(free.blocks[0].norm_1(model.stream(tokens())))
+        for k, seen in enumerate(SEEN):
+            torch.testing.assert_close(weights[:, :, k, seen], whole[:, :, k, seen] * 7 / len(seen))
+
+
+def test_a_test_token_has_the_position_of_the_triplet_in_whose_place_it_stands():
+    model = Transformer(dataclasses.replace(CONFIG, mask="test-token", positions=4))
+    found = model.stream(torch.zeros(1, 8, 4)) - model.embed.bias
+    torch.testing.assert_close(found[0], model.positions.weight.repeat_interleave(2, 0))
+
+
 def test_full_mask_without_positions_is_equivariant():
     torch.manual_seed(3)
     model = Transformer(CONFIG).double()
@@ -97,5 +127,9 @@ def test_bad_tokens_are_named():
     model = Transformer(dataclasses.replace(CONFIG, positions=3))
     with pytest.raises(ValueError, match=r"tokens must have shape \(any, any, 4\)"):
         model(torch.zeros(1, 3, 5))
-    with pytest.raises(ValueError, match="at most 3 positions"):
+    with pytest.raises(ValueError, match="tokens: at most 3 have a learned position, got 4"):
         model(torch.zeros(1, 4, 4))
+    pairs = Transformer(dataclasses.replace(CONFIG, positions=3, mask="test-token"))
+    assert pairs(torch.zeros(1, 6, 4)).shape == (1, 6, 2)
+    with pytest.raises(ValueError, match="tokens: at most 6 have a learned position, got 7"):
+        pairs(torch.zeros(1, 7, 4))

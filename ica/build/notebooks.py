@@ -20,6 +20,7 @@ from ica.record import parameters
 
 PROFILES = ("ci", "paper")
 KERNEL = "python3"
+RUN = re.compile(r"([\w-]+/)?[\w-]+")  # a training run, with its scale or without
 # Changing one of these may change a computed number; the other pinned packages only print and draw.
 NUMERICAL = ("numpy", "pandas", "scipy", "sympy", "torch")
 
@@ -115,8 +116,18 @@ def declared(nb: nbformat.NotebookNode, name: str) -> Parameters:
 
 
 def runs(root: Path, name: str) -> list[str]:
-    """Training runs that the notebook reads, from its metadata `{"ica": {"runs": [...]}}`."""
-    return list(read(root, name).metadata.get("ica", {}).get("runs", []))
+    """Training runs that the notebook reads, from its metadata `{"ica": {"runs": [...]}}`.
+
+    Each is "base", at the scale of the notebook's parameter `scale`, or "stated/base", at that scale whatever
+    the parameter is; ValueError for anything else.
+    """
+    found = read(root, name).metadata.get("ica", {}).get("runs", [])
+    for text in found if isinstance(found, list) else [None]:
+        if not isinstance(text, str) or not RUN.fullmatch(text):
+            raise ValueError(
+                f'notebook {name}: runs must be a list of names as "base" or "stated/base", got {found!r}'
+            )
+    return list(found)
 
 
 def long(root: Path, name: str) -> bool:

@@ -1,11 +1,25 @@
-"""The sampler draws what the docstring says; critics err as often as they say."""
+"""The sampler draws what it says, critics err as often as they say, what needs a line refuses own noise."""
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ica.synthetic.analysis import controls
+from ica.synthetic.task import floor
 from ica.synthetic.task.data import Critic, sample_batch
+
+# Sum over the entries of the k-th times cos k, float64, of 64 prompts of N = 20 and d = 5 from seed 0: as the
+# sampler drew when it knew shared noise alone (commit cfb8d13), for the stored runs of that time.
+DRAWN = {
+    "query": 15.408792727352209,
+    "good": 34.97508796408795,
+    "bad": 2.4376752792236456,
+    "responses": -46.93316378879624,
+    "quality": -11.644033924133826,
+    "rewards": -11.644033924133826,
+    "shown": -11.644033924133826,
+}
 
 
 def draw(critic=None, seed=0, batch=2000, **more):
@@ -30,6 +44,85 @@ def test_ends_have_the_moments_of_the_sampler():
     assert abs(b.quality.mean() - 0.5) < 0.01
 
 
+def test_shared_noise_is_drawn_as_it_was_before_there_was_another():
+    b = sample_batch(64, 20, 5, torch.Generator().manual_seed(0), dtype=torch.float64)
+    for name, expected in DRAWN.items():
+        values = getattr(b, name).flatten()
+        found = (values * torch.arange(1, len(values) + 1, dtype=torch.float64).cos()).sum()
+        assert found.item() == pytest.approx(expected, abs=1e-9), name
+    assert b.noise == "shared" and b.on_a_line() is b
+    again = sample_batch(64, 20, 5, torch.Generator().manual_seed(0), dtype=torch.float64, noise="shared")
+    assert torch.equal(again.responses, b.responses)
+
+
+@given(N=st.integers(2, 6), d=st.integers(1, 5), seed=st.integers(0, 2**31))
+def test_with_own_noise_each_response_lies_between_the_target_and_its_own_distractor(N, d, seed):
+    b, shared = (
+        sample_batch(3, N, d, torch.Generator().manual_seed(seed), dtype=torch.float64, noise=noise)
+        for noise in ("own", "shared")
+    )
+    assert b.noise == "own" and b.bad.shape == b.responses.shape == (3, N, d)
+    r = b.quality.unsqueeze(-1)
+    torch.testing.assert_close(b.responses, r * b.good.unsqueeze(1) + (1 - r) * b.bad)
+    assert torch.equal(b.query, shared.query) and torch.equal(b.good, shared.good)
+    assert torch.equal(b.rewards, b.quality) and not torch.equal(b.quality, shared.quality)
+
+
+def test_own_noise_has_the_moments_of_the_sampler():
+    """Given x all are Gaussian of variance |x|^2: mean 0, variance d, uncorrelated with each other."""
+    b = sample_batch(40_000, 4, 3, torch.Generator().manual_seed(1), dtype=torch.float64, noise="own")
+    assert b.bad.mean(0).abs().max() < 0.05
+    torch.testing.assert_close(b.bad.square().mean(0), torch.full((4, 3), 3.0).double(), rtol=0.06, atol=0)
+    together = torch.cat([b.good.unsqueeze(1), b.bad], dim=1)
+    products = torch.einsum("bid,bjd->ij", together, together) / len(together)
+    assert (products - products.diag().diag()).abs().max() < 0.2  # of 9 on the diagonal
+    sizes = b.query.square().sum(-1, keepdim=True) * 3
+    torch.testing.assert_close(
+        (b.bad.square().sum(-1) / sizes).mean(0), torch.ones(4).double(), rtol=0.02, atol=0
+    )
+    for noise, most, least in (("own", 0.03, -0.03), ("shared", 1.0, 0.99)):
+        c = sample_batch(5000, 2, 3, torch.Generator().manual_seed(2), dtype=torch.float64, noise=noise)
+        r = c.quality.unsqueeze(-1)
+        ends = (c.responses - r * c.good.unsqueeze(1)) / (
+            1 - r
+        )  # the distractor of each response, found again
+        directions = torch.nn.functional.normalize(ends, dim=-1)
+        assert least < (directions[:, 0] * directions[:, 1]).sum(-1).mean() <= most + 1e-9
+
+
+NEED_A_LINE = {
+    "on_a_line": lambda b, g: b.on_a_line(),
+    "plane": lambda b, g: floor.plane(b),
+    "minimisers": lambda b, g: floor.minimisers(b, torch.tensor([2, 4])),
+    "squared descent": lambda b, g: floor.squared_descent(b, torch.zeros_like(b.good), 2),
+    "redrawn tail": lambda b, g: controls.redrawn_tail(b, 2, g),
+}
+
+
+@pytest.mark.usefixtures("as_users_call")
+@pytest.mark.parametrize("name", NEED_A_LINE)
+def test_what_needs_one_distractor_refuses_own_noise(name):
+    generator = torch.Generator().manual_seed(0)
+    NEED_A_LINE[name](draw(batch=4), generator)
+    with pytest.raises(ValueError, match="must have shared noise .* got own noise"):
+        NEED_A_LINE[name](draw(batch=4, noise="own"), generator)
+
+
+@pytest.mark.parametrize("noise", ["shared", "own"])
+def test_a_cut_prompt_is_one_of_fewer_triplets(noise):
+    b = draw(batch=4, noise=noise)
+    short, other = controls.cut(b, 3), controls.other_tail(b, 3)
+    ends = (lambda c: c.bad) if noise == "own" else (lambda c: c.bad.unsqueeze(1))
+    for one in (short, b):
+        r = one.quality.unsqueeze(-1)
+        torch.testing.assert_close(one.responses, r * one.good.unsqueeze(1) + (1 - r) * ends(one))
+    assert short.noise == other.noise == noise and short.responses.shape[1] == 3
+    assert torch.equal(other.responses[:, 3:], b.responses[:, 3:].roll(1, dims=0))
+    if noise == "own":
+        assert torch.equal(other.bad[:, 3:], b.bad[:, 3:].roll(1, dims=0))
+        assert torch.equal(short.bad, b.bad[:, :3])
+
+
 @pytest.mark.parametrize(
     ("kind", "level"), [("replace", 0.25), ("replace", 1.0), ("flip", 0.5), ("flip", 0.0)]
 )
@@ -49,10 +142,13 @@ def test_gaussian_critic_has_its_standard_deviation():
 
 
 @given(
-    kind=st.sampled_from(["replace", "gaussian", "flip"]), level=st.floats(0, 1), seed=st.integers(0, 2**31)
+    kind=st.sampled_from(["replace", "gaussian", "flip"]),
+    level=st.floats(0, 1),
+    noise=st.sampled_from(["shared", "own"]),
+    seed=st.integers(0, 2**31),
 )
-def test_the_critic_changes_nothing_but_the_rewards(kind, level, seed):
-    true, noisy = draw(None, seed, 4), draw(Critic(kind, level), seed, 4)
+def test_the_critic_changes_nothing_but_the_rewards(kind, level, noise, seed):
+    true, noisy = draw(None, seed, 4, noise=noise), draw(Critic(kind, level), seed, 4, noise=noise)
     assert torch.equal(true.responses, noisy.responses) and torch.equal(true.quality, noisy.quality)
 
 
@@ -64,9 +160,13 @@ def test_same_prompts_in_both_precisions():
 
 @pytest.mark.parametrize(
     ("kind", "level", "message"),
-    [("other", 0.1, "kind must be one of"), ("replace", 1.5, "level must lie"), ("gaussian", -1.0, "level must lie"),
-     ("flip", float("nan"), "level must lie")],
-)  # fmt: skip
+    [
+        ("other", 0.1, "kind must be one of"),
+        ("replace", 1.5, "level must lie"),
+        ("gaussian", -1.0, "level must lie"),
+        ("flip", float("nan"), "level must lie"),
+    ],
+)
 def test_bad_critics_are_named(kind, level, message):
     with pytest.raises(ValueError, match=message):
         Critic(kind, level)
@@ -75,6 +175,8 @@ def test_bad_critics_are_named(kind, level, message):
 def test_bad_sizes_are_named():
     with pytest.raises(ValueError, match="N must be a whole number of at least 2"):
         sample_batch(2, 1, 3, torch.Generator())
+    with pytest.raises(ValueError, match="noise must be one of shared, own; got 'each'"):
+        draw(noise="each")
 
 
 def test_several_raters_are_independent_and_rank_by_their_mean():

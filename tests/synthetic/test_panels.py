@@ -71,6 +71,20 @@ def test_the_minimiser_and_the_best_response_are_read_off_the_prompts(runs):
     assert panels.minimiser(one).mean() > best.mean()
 
 
+def test_a_run_with_own_noise_has_curves_and_a_best_response_and_no_plane(tmp_path):
+    config = replace(TINY, noise="own", reward="squared_distance", steps=1)
+    job = Job("ci", "own", config, (0, 1), 1)
+    own = results.read(run.perform(job, tmp_path / job.id))
+    assert panels.curves({"own": own})["n"].tolist() == list(range(2, 16))
+    batch = evaluation.evaluation_prompts(config)
+    top = batch.responses[torch.arange(256), batch.quality.argmax(1)]
+    expected = 1 - torch.cosine_similarity(top, batch.good, dim=-1)
+    torch.testing.assert_close(panels.best_response(own)[0, :, -1], expected, atol=1e-5, rtol=0)
+    for of_a_line in (panels.minimiser, panels.least_loss):
+        with pytest.raises(ValueError, match="must have shared noise"):
+            of_a_line(own)
+
+
 def test_a_summary_compares_with_the_base(runs):
     table = panels.summary(runs, "one").set_index("run")
     assert table.loc["one", "less base"] == 0 and table.loc["one", "over base"] == pytest.approx(1)

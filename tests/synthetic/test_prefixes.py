@@ -7,31 +7,36 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ica.objectives import cosine_reward
+from ica.objectives import REWARDS
 from ica.synthetic.task.prefixes import prefix_pl_losses
 
 
-def loops(prediction, responses, rewards, n):
-    """Cosine scores and Plackett-Luce of the first n responses, element by element, for autograd to follow."""
+def score(prediction, response, reward):
+    """One reward, element by element, for autograd to follow."""
+    if reward == "squared_distance":
+        return -sum((a - b) ** 2 for a, b in zip(prediction, response, strict=True))
+    dot = sum(a * b for a, b in zip(prediction, response, strict=True))
+    return dot / (sum(a * a for a in prediction).sqrt() * sum(b * b for b in response).sqrt())
+
+
+def loops(prediction, responses, rewards, n, reward):
+    """Plackett-Luce of the first n responses, term by term."""
     order = sorted(range(n), key=lambda i: -rewards[i].item())
-    scores = []
-    for i in order:
-        dot = sum(a * b for a, b in zip(prediction, responses[i], strict=True))
-        norms = sum(a * a for a in prediction).sqrt() * sum(b * b for b in responses[i]).sqrt()
-        scores.append(dot / norms)
+    scores = [score(prediction, responses[i], reward) for i in order]
     loss = torch.zeros((), dtype=prediction.dtype)
     for i in range(n - 1):
         loss = loss - scores[i] + sum(s.exp() for s in scores[i:]).log()
     return loss
 
 
+@pytest.mark.parametrize("reward", REWARDS)
 @given(
     N=st.integers(2, 8),
     d=st.integers(2, 5),
     levels=st.sampled_from([None, 1, 2, 3]),
     seed=st.integers(0, 2**31),
 )
-def test_losses_and_gradients_equal_double_loops(N, d, levels, seed):
+def test_losses_and_gradients_equal_double_loops(reward, N, d, levels, seed):
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.arange(2, N + 1)
     predictions = torch.randn(2, N - 1, d, generator=generator, dtype=torch.float64, requires_grad=True)
@@ -39,10 +44,10 @@ def test_losses_and_gradients_equal_double_loops(N, d, levels, seed):
     rewards = torch.rand(2, N, generator=generator, dtype=torch.float64)
     if levels:  # an ordinal critic: ties, for levels = 1 nothing but ties
         rewards = (rewards * levels).floor()
-    scores = cosine_reward(predictions, responses.unsqueeze(1))
+    scores = REWARDS[reward](predictions, responses.unsqueeze(1))
     ours = prefix_pl_losses(scores, rewards, lengths)
     pairs = [(b, k) for b in range(2) for k in range(N - 1)]
-    theirs = [loops(predictions[b, k], responses[b], rewards[b], k + 2) for b, k in pairs]
+    theirs = [loops(predictions[b, k], responses[b], rewards[b], k + 2, reward) for b, k in pairs]
     torch.testing.assert_close(ours.flatten(), torch.stack(theirs), rtol=1e-9, atol=1e-12)
     weights = torch.rand(ours.shape, generator=generator, dtype=torch.float64)
     (gradient,) = torch.autograd.grad((ours * weights).sum(), predictions, retain_graph=True)

@@ -1,4 +1,4 @@
-"""Runs of the catalogue: what they leave, how they resume, how they fail, and that every curve can be traced back."""
+"""Runs: what they leave, how they resume, how they fail, and that every curve can be traced back."""
 
 import json
 import os
@@ -12,12 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from ica.build import notebooks
 from ica.synthetic.analysis import panels
 from ica.synthetic.task.config import RunConfig
 from ica.synthetic.task.data import Critic
 from ica.synthetic.task.tokens import lengths, loss, read_at, tokens
-from ica.synthetic.training import catalogue, evaluation, results, run, train, workflow
+from ica.synthetic.training import evaluation, results, run, train
 from ica.synthetic.training.catalogue import Job
 
 ROOT = Path(__file__).parents[2]
@@ -139,7 +138,9 @@ def test_the_main_stored_run_keeps_its_weights(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c | {"schema": 3}, "format 3; accepted: 1, 2"),
+        (lambda c: c | {"schema": 4}, "format 4; accepted: 1, 2, 3"),
+        (lambda c: {k: v for k, v in c.items() if k != "noisy"}, "damaged .*no noisy"),
+        (lambda c: c | {"noisy": {"0.5": {"error": [[0.0]], "nmse": [[0.0]]}}}, r"noisy.0.5.error must have"),
         (lambda c: c | {"seeds": [0, 4]}, "says it is run"),
         (lambda c: {k: v for k, v in c.items() if k != "final"}, "damaged .*final"),
         (lambda c: c | {"config": c["config"] | {"layers": -1}}, "damaged .*layers"),
@@ -150,6 +151,74 @@ def test_damaged_results_are_named(change, message, made, tmp_path):
     path.write_text(json.dumps(change(json.loads(made.files[0].read_text()))))
     with pytest.raises(results.ResultError, match=message):
         results.read(path)
+
+
+def test_errors_under_noisy_critics_are_kept_and_merged(tmp_path):
+    """Of a stored run of the main configuration, whose weights are then gone; against its models."""
+    found = []
+    for seeds in ((0, 3), (5,)):
+        job = replace(JOB, scale="cores", config=replace(TINY, noise="own", steps=2), seeds=seeds, every=2)
+        made = results.read(run.perform(job, tmp_path / "runs" / job.id))
+        run.store(job, made.files[0], tmp_path / "stored")
+        found.append(made)
+    one, both = found[0], results.stored("base", tmp_path / "stored")
+    assert list(one.noisy) == list(both.noisy) == list(evaluation.LEVELS)
+    for level, (error, nmse) in both.noisy.items():
+        assert error.shape == nmse.shape == both.errors.shape
+        for k, own in enumerate((error, nmse)):
+            assert torch.equal(own, torch.cat([part.noisy[level][k] for part in found]))
+    batch = evaluation.evaluation_prompts(one.config, Critic("replace", 0.5))
+    assert batch.noise == "own" and not torch.equal(batch.rewards, batch.quality)
+    for k, model in enumerate(one.models()):
+        outputs = model(tokens(batch, "triplet"))[:, read_at(one.seen, "triplet")].double()
+        squared = (outputs - batch.good.unsqueeze(1)).square().sum(-1)
+        expected = squared / batch.good.double().square().sum(-1).mean()
+        torch.testing.assert_close(one.noisy[0.5][1][k].double(), expected, atol=1e-4, rtol=1e-4)
+    without = replace(found[1], noisy={})
+    assert results.merged([one, without]).noisy == results.merged([without, one]).noisy == {}
+    assert not results.is_noisy(JOB) and not results.is_noisy(replace(job, name="linear"))
+    assert json.loads(one.files[0].read_text())["schema"] == 3
+
+
+def from_weights(file: Path) -> results.Result:
+    """A stored result with its errors computed anew from its weights."""
+    read = results.read(file)
+    weights, _ = train.stack_module_state(read.models())
+    found = evaluation.evaluate(
+        read.config, {key: one.detach() for key, one in weights.items()}, evaluation.PROMPTS
+    )
+    return replace(read, errors=found["error"], nmse=found["nmse"])
+
+
+def test_normalised_errors_of_older_formats_are_converted():
+    """In formats 1 and 2 each prompt's own norm was below; against the weights that lie beside the file."""
+    file = ROOT / "results" / "paper" / "cores-base-seed0.json"
+    content = json.loads(file.read_text())
+    assert content["schema"] in (1, 2)
+    read, again = results.read(file), from_weights(file)
+    torch.testing.assert_close(read.errors, again.errors, atol=2e-4, rtol=0)
+    torch.testing.assert_close(read.nmse, again.nmse, atol=4e-4, rtol=1e-3)
+    torch.testing.assert_close(read.nmse.mean(1), again.nmse.mean(1), atol=2e-5, rtol=0)
+    written = torch.tensor(content["final"]["nmse"])
+    assert (written - read.nmse).abs().mean() > 0.05  # the two ways differ, so that the conversion is seen
+    assert all(look.nmse.isnan().all() and look.error.isfinite().all() for look in read.looks)
+    assert read.noisy == {}
+
+
+@pytest.mark.parametrize("schema", [1, 2])
+def test_a_file_of_an_older_format_gives_the_numbers_of_today(schema, made, tmp_path):
+    content = json.loads(made.files[0].read_text())
+    size = evaluation.evaluation_prompts(TINY).good.square().sum(-1)
+    nmse = torch.tensor(content["final"]["nmse"]) * (size.mean() / size).unsqueeze(-1)
+    content = content | {"schema": schema, "final": content["final"] | {"nmse": nmse.tolist()}}
+    kept = {key: value for key, value in content.items() if key in results.FIELDS[schema]}
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(kept))
+    read = results.read(path)
+    torch.testing.assert_close(read.nmse, made.nmse, atol=1e-5, rtol=1e-5)
+    assert torch.equal(read.errors, made.errors) and read.noisy == {}
+    assert all(look.nmse.isnan().all() for look in read.looks)
+    assert read.weights == ([None] if schema == 1 else made.weights)
 
 
 def test_missing_and_truncated_results_are_named(made, tmp_path, monkeypatch):
@@ -169,57 +238,6 @@ def test_evaluation_prompts_are_those_of_no_update_and_differ_by_critic_in_rewar
     assert torch.equal(clean.responses, noisy.responses) and not torch.equal(clean.rewards, noisy.rewards)
     again = evaluation.evaluation_prompts(TINY, count=16)
     assert torch.equal(again.rewards, clean.rewards)
-
-
-def test_every_run_of_every_scale_is_valid_and_has_its_own_id():
-    for scale in catalogue.SCALES:
-        found = [job for jobs in catalogue.jobs(scale).values() for job in jobs]
-        assert len({job.id for job in found}) == len(found) > 5
-    (base,) = catalogue.jobs_of("base", "paper")
-    assert base.config == RunConfig() and base.config.steps == 3000 and len(base.seeds) >= 3
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("ci: {config: {}, groups: [[0]], every: 1}", "must hold exactly config, groups, every, runs"),
-        ("ci: {config: {}, groups: [[0], [0]], every: 1, runs: {a: {}}}", "stands in two groups"),
-        ("ci: {config: {}, groups: 3, every: 1, runs: {a: {}}}", "list of lists of seeds"),
-        ("ci: {config: {}, groups: [[0]], every: 0, runs: {a: {}}}", "every must be a whole number"),
-        (
-            "ci: {config: {}, groups: [[0]], every: 1, runs: {a: {heads: 5}}}",
-            "run a: width must be a multiple",
-        ),
-        ("ci: {config: [}", "runs.yml is no YAML"),
-        ("ci: {config: 3, groups: [[0]], every: 1, runs: {}}", "config must be a mapping"),
-        ("ci: {config: {}, groups: [[0]], every: 1, runs: [a]}", "runs must be a mapping"),
-        ("ci: {config: {}, groups: [[0]], every: 1, 3: {}}", "must hold exactly"),
-        ("ci: {config: {colour: 1}, groups: [[0]], every: 1, runs: {a: {}}}", "no field 'colour'"),
-    ],
-)
-def test_bad_catalogues_are_named(text, message, tmp_path):
-    file = tmp_path / "runs.yml"
-    file.write_text(text)
-    with pytest.raises(ValueError, match=message):
-        catalogue.jobs("ci", file)
-
-
-def test_unknown_runs_and_scales_are_named():
-    with pytest.raises(ValueError, match="run of scale ci must be one of base, .*; got 'bass'"):
-        catalogue.jobs_of("bass", "ci")
-    with pytest.raises(ValueError, match="scale must be one of ci, cores, paper"):
-        catalogue.jobs("full")
-
-
-def test_a_notebook_is_digested_with_the_runs_it_reads():
-    overrides = notebooks.overrides(ROOT, "ci")
-    wanted = workflow.needed(ROOT, overrides)
-    assert [job.name for job in wanted["panel_c"]] == notebooks.runs(ROOT, "panel_c")
-    own = dict.fromkeys(overrides, "x")
-    first, other = (workflow.digests(own, wanted, code) for code in ("one", "two"))
-    assert first["panel_c"] != other["panel_c"] != "x" and first["bradley_terry"] == "x"
-    at_paper = workflow.needed(ROOT, notebooks.overrides(ROOT, "paper"))
-    assert {job.scale for job in at_paper["panel_c"]} == {"paper"}
 
 
 def test_the_command_line_names_what_is_wrong(tmp_path):

@@ -1,4 +1,4 @@
-"""Training: stacked equals alone, interrupted equals uninterrupted, and every failure leaves the last checkpoint."""
+"""Training: stacked equals alone, interrupted equals uninterrupted, a failure leaves the last checkpoint."""
 
 import json
 import os
@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from ica.synthetic.task.config import RunConfig
+from ica.synthetic.task.config import LATER, RunConfig
 from ica.synthetic.task.data import Critic
 from ica.synthetic.task.tokens import lengths, read_at, tokens
-from ica.synthetic.training import checkpoints, train
+from ica.synthetic.training import catalogue, checkpoints, evaluation, train
 from ica.transformer import Transformer
 
 TINY = RunConfig(form="triplet", layers=1, heads=1, width=8, hidden=8, d=3, N=5, steps=40, batch=8, rate=1e-2)
@@ -79,6 +79,11 @@ def test_adam_is_pytorchs(tmp_path):
         {"attention": "linear"},
         {"form": "interleaved"},
         {"critic": Critic("replace", 0.5, raters=3), "teacher": "truth"},
+        {"noise": "own", "reward": "squared_distance", "scope": "all"},
+        {"form": "test-token", "scope": "all"},
+        {"form": "interleaved", "scope": "all", "noise": "own"},
+        {"products": "bfloat16"},
+        {"products": "bfloat16", "form": "test-token", "attention": "linear"},
     ],
 )
 def test_every_variant_trains_all_of_its_weights(changes, tmp_path):
@@ -86,6 +91,25 @@ def test_every_variant_trains_all_of_its_weights(changes, tmp_path):
     first, last = train.start(config, (0,)), train.train(config, (0,), tmp_path)
     still = [name for name in first.weights if torch.equal(first.weights[name], last.weights[name])]
     assert not still
+
+
+def test_products_in_bfloat16_train_about_the_same_model_which_is_judged_in_float32(tmp_path):
+    stated = {"noise": "own", "reward": "squared_distance", "scope": "all", "form": "test-token"}
+    configs = {name: replace(TINY, products=name, **stated) for name in ("float32", "bfloat16")}
+    states = {name: train.train(config, SEEDS, tmp_path / name) for name, config in configs.items()}
+    exact, half = (torch.tensor(states[name].losses) for name in configs)
+    assert ((half - exact) / exact).abs().max() < 0.03 and not torch.equal(half, exact)
+    assert {tensor.dtype for tensor in states["bfloat16"].tensors().values()} == {torch.float32}
+    judged = {name: evaluation.evaluate(configs["bfloat16"], states[name].weights, 64) for name in configs}
+    again = evaluation.evaluate(configs["float32"], states["bfloat16"].weights, 64)
+    for key, values in judged["bfloat16"].items():
+        assert values.dtype == torch.float32 and torch.equal(values, again[key])
+    errors = [judged[name]["nmse"].mean((1, 2)) for name in configs]
+    torch.testing.assert_close(*errors, rtol=0.05, atol=0)
+    inputs = torch.randn(2, 4, 2 * TINY.N, 7, generator=torch.Generator().manual_seed(0))
+    runs = [train.forward(configs["bfloat16"], products) for products in ("float32", "bfloat16")]
+    full, rough = (run(states["bfloat16"].weights, inputs) for run in runs)
+    assert rough.dtype == torch.float32 and 1e-5 < (full - rough).abs().max() < 0.1 * full.abs().max()
 
 
 def test_the_teacher_ranks_and_the_critic_is_shown():
@@ -153,15 +177,16 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
         train.train(replace(TINY, steps=1), (0, 1), tmp_path)
 
 
-@pytest.mark.parametrize("form", ["interleaved", "triplet"])
-def test_a_prediction_sees_exactly_its_triplets(form):
+@pytest.mark.parametrize("scope", ["seen", "all"])
+@pytest.mark.parametrize("form", ["interleaved", "triplet", "test-token"])
+def test_a_prediction_sees_exactly_its_triplets(form, scope):
     config = replace(TINY, form=form)
     model = Transformer(config.transformer())
     batch = train.prompts_of(config, 0, 0)
     later = replace(batch, responses=batch.responses.clone(), rewards=batch.rewards.clone())
     later.responses[:, 3:] += 1
     later.rewards[:, 3:] += 1
-    seen = lengths(config.N, form)
+    seen = lengths(config.N, form, scope)
     one, two = (model(tokens(b, form))[:, read_at(seen, form)] for b in (batch, later))
     changed = (one - two).abs().amax((0, 2)) > 0
     assert changed.tolist() == [n > 3 for n in seen.tolist()]
@@ -178,11 +203,40 @@ def test_configurations_have_stable_names():
     assert len(names) == 4 and RunConfig().hash() == RunConfig().hash()
 
 
+# As the ids were before noise, scope and products could be chosen (commit cfb8d13): files bear them.
+IDS = {
+    ("ci", "base"): "979a074b9d73",
+    ("ci", "critic-raters"): "abe6b1536a19",
+    ("cores", "base"): "fa689f829b7c",
+    ("cores", "interleaved-small"): "8bad8831fcef",
+    ("paper", "base"): "053881a5e85d",
+    ("paper", "no-ffn-released"): "0e5ed4dcbe6b",
+}
+
+
+def test_configurations_from_before_keep_their_names_and_new_fields_make_new_ones():
+    for (scale, name), expected in IDS.items():
+        assert catalogue.jobs_of(name, scale)[0].id == expected
+    for file in (ROOT / "results" / "paper").glob("cores-*.json"):
+        content = json.loads(file.read_text())
+        old = {key: value for key, value in content["config"].items() if key not in LATER}
+        assert RunConfig.from_dict(old).hash(tuple(content["seeds"])) == content["id"]
+    new = {"noise": "own", "scope": "all", "products": "bfloat16", "form": "test-token"}
+    assert set(LATER) <= set(new)
+    configs = [TINY, *(replace(TINY, **{key: value}) for key, value in new.items()), replace(TINY, **new)]
+    assert len({config.hash() for config in configs}) == len(configs)
+    for config in configs:
+        assert RunConfig.from_dict(json.loads(json.dumps(config.as_dict()))) == config
+
+
 @pytest.mark.usefixtures("as_users_call")
 @pytest.mark.parametrize(
     ("field", "value"),
     [
         ("form", "pairs"),
+        ("noise", "each"),
+        ("scope", "some"),
+        ("products", "float16"),
         ("reward", "dot"),
         ("N", 2),
         ("rate", 0.0),

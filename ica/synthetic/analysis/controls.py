@@ -48,13 +48,18 @@ def predictions(
     return torch.stack([model(given)[:, at] for model in models])
 
 
+def by_triplet(batch: SyntheticBatch) -> tuple[str, ...]:
+    """The fields that hold one entry a triplet; the distractors are among them where each response has its own."""
+    return (*TRIPLETS, "bad") if batch.noise == "own" else TRIPLETS
+
+
 def cut(batch: SyntheticBatch, n: int) -> SyntheticBatch:
     """The prompts with their first n triplets only; ValueError unless 1 <= n <= N."""
     checks.whole("n", n, 1)
     N = batch.responses.shape[1]
     if n > N:
         raise ValueError(f"n must be at most the N = {N} triplets of the prompts, got {n}")
-    return replace(batch, **{name: getattr(batch, name)[:, :n] for name in TRIPLETS})
+    return replace(batch, **{name: getattr(batch, name)[:, :n] for name in by_triplet(batch)})
 
 
 def other_tail(batch: SyntheticBatch, n: int) -> SyntheticBatch:
@@ -68,7 +73,7 @@ def other_tail(batch: SyntheticBatch, n: int) -> SyntheticBatch:
     head = cut(batch, n)
     changed = {
         name: torch.cat([getattr(head, name), getattr(batch, name)[:, n:].roll(1, dims=0)], dim=1)
-        for name in TRIPLETS
+        for name in by_triplet(batch)
     }
     return replace(batch, **changed)
 
@@ -77,9 +82,9 @@ def redrawn_tail(batch: SyntheticBatch, n: int, generator: torch.Generator) -> S
     """The prompts with new qualities, and the responses and true rewards that go with them, after the n-th triplet.
 
     Raises:
-        ValueError: as `cut` says.
+        ValueError: own noise, or as `cut` says.
     """
-    head = cut(batch, n)
+    head = cut(batch.on_a_line(), n)
     fresh = torch.rand(batch.quality.shape, generator=generator, dtype=torch.float64).to(batch.quality.dtype)
     quality = torch.cat([head.quality, fresh[:, n:]], dim=1)
     later = torch.lerp(batch.bad.unsqueeze(1), batch.good.unsqueeze(1), fresh[:, n:].unsqueeze(-1))
@@ -119,7 +124,9 @@ def own_errors(run: Result, n: int, first: int, count: int = OWN_PROMPTS) -> Flo
     found = []
     for k, model in enumerate(run.models()):
         generator = torch.Generator().manual_seed(first + k)
-        batch = sample_batch(count, run.config.N, run.config.d, generator, run.config.critic)
+        batch = sample_batch(
+            count, run.config.N, run.config.d, generator, run.config.critic, noise=run.config.noise
+        )
         answer = predictions([model], batch, n, run.config.form)[0]
         found.append(cosine_error(answer, batch.good).double().mean())
     return torch.stack(found)

@@ -227,12 +227,17 @@ def draw_paths(ax: Axes, frame: pd.DataFrame, column: str) -> None:
 
 
 def least_loss(run: Result) -> float:
-    """Least held-out loss there can be on the prompts of the looks (nats): that of the exact minimisers, true critic."""
+    """Least held-out loss there can be on the prompts of the looks (nats): that of the exact minimisers, true critic.
+
+    ValueError for a run whose data or loss are not the released ones, of which the minimisers are known.
+    """
     return _least_loss(run.config)
 
 
 @functools.cache
 def _least_loss(config: RunConfig) -> float:
+    if (config.noise, config.reward, config.scope) != ("shared", "cosine", "seen"):
+        raise ValueError("run must be of the released data and loss (shared noise, cosine, responses seen)")
     batch, seen = evaluation_prompts(config, count=LOOK_PROMPTS), lengths(config.N, config.form)
     scores = REWARDS[config.reward](floor.minimisers(batch, seen), batch.responses.double().unsqueeze(1))
     return prefix_pl_losses(scores, batch.quality.double(), seen).mean().item()

@@ -26,12 +26,12 @@ def plane(batch: SyntheticBatch) -> tuple[Float[Tensor, "batch d"], Float[Tensor
     r"""Orthonormal basis of each prompt's plane, float64: along $y^*$, and across, on the side of $e$.
 
     Raises:
-        ValueError: d < 2, where there is no plane.
+        ValueError: d < 2 or own noise, where there is no plane.
     """
     if batch.good.shape[-1] < 2:
         raise ValueError(f"batch must have d >= 2 features to span a plane, got d = {batch.good.shape[-1]}")
     first = torch.nn.functional.normalize(batch.good.double(), dim=-1)
-    bad = batch.bad.double()
+    bad = batch.on_a_line().bad.double()
     return first, torch.nn.functional.normalize(bad - (bad * first).sum(-1, keepdim=True) * first, dim=-1)
 
 
@@ -180,11 +180,12 @@ def squared_descent(
         The prediction at the start and after each step.
 
     Raises:
-        ValueError: a start of another shape than the good answers, steps < 1.
+        ValueError: a start of another shape than the good answers, steps < 1, own noise.
     """
     checks.shape("start", start, tuple(batch.good.shape))
     checks.whole("steps", steps, 1)
-    size = 1 / ((batch.responses.shape[1] - 1) * (batch.good - batch.bad).square().sum(-1, keepdim=True))
+    ends = batch.good - batch.on_a_line().bad
+    size = 1 / ((batch.responses.shape[1] - 1) * ends.square().sum(-1, keepdim=True))
     path = [start]
     for _ in range(steps):
         path.append(path[-1] + 2 * size * pl_direction(path[-1], batch.responses, batch.rewards, "stable"))

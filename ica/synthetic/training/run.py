@@ -50,12 +50,13 @@ DEVICES = ("cpu", "cuda", "auto")
 FREE = ("code", "torch")
 
 
-def code_digest(root: Path = ROOT, names: tuple[str, ...] = NUMBERS) -> str:
-    """SHA-256 over every module that the numbers of a run stand on: another digest, another run.
+def code_digest(root: Path = ROOT, more: tuple[str, ...] = ()) -> str:
+    """SHA-256 over every module that the numbers of a run stand on, and `more`: another digest, another run.
 
     Raises:
         ValueError: a name that is no module.
     """
+    names = (*NUMBERS, *more)
     modules = imports.closure([f"import {name}" for name in names], root)
     if missing := sorted(set(names) - set(modules)):
         raise ValueError(f"NUMBERS of {MODULE} names {missing[0]!r}, which is no module")

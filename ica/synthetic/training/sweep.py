@@ -1,9 +1,10 @@
-"""Small runs with many seeds: `python -m ica.synthetic.training.sweep stated base linear`, or all of a scale without names.
+"""Small runs with many seeds: `python -m ica.synthetic.training.sweep stated base`, all without names.
 
-Each seed trains as in `train` and is judged on prompts of its own, the same for every configuration with these data, so that the seeds
-are independent replicates: a mean over them has Student's interval, a difference of two configurations is paired by seed, and only means
-over prompts are kept. Beside them, as `baselines`, what needs no training on the very same prompts. A result of the same code and settings
-that is there is left as it is; a run that is stopped goes on from its last checkpoint.
+Each seed trains as in `train` and is judged on prompts of its own, the same for all configurations with these
+data. So the seeds are independent replicates: a mean over them has Student's interval, a difference of two
+configurations is paired by seed, and only means over prompts are kept. Beside them, as `baselines`, what
+needs no training, on the very same prompts. A sweep of the same code and settings that is there is left as it
+is; one that is stopped goes on from its last checkpoint. What is stored is listed in results/SHA256.json.
 """
 
 import argparse
@@ -11,9 +12,10 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,13 +24,15 @@ from torch import Tensor
 
 from ica import checks
 from ica.build import jobs
+from ica.build import stored as seal
+from ica.record.parameters import meant
 from ica.record.provenance import project_root, write_json
 from ica.synthetic.task import baselines
 from ica.synthetic.task.config import RunConfig
 from ica.synthetic.task.data import Critic, SyntheticBatch, sample_batch
 from ica.synthetic.task.metrics import cosine_error
 from ica.synthetic.task.tokens import loss, prefixes, read_at, tokens
-from ica.synthetic.training import catalogue, evaluation, results, run
+from ica.synthetic.training import catalogue, evaluation, locks, results, run
 from ica.synthetic.training.train import Weights, forward, train
 
 MODULE = "ica.synthetic.training.sweep"
@@ -38,14 +42,16 @@ SEEDS = {"ci": 40, "stated": 40, "walk": 20}  # by scale
 BASELINES = "baselines"
 LEVELS = (0.0, *evaluation.LEVELS)
 CRITICS = {level: Critic("replace", level) for level in LEVELS}
+MEASURES = ("nmse", "error")
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Means over the prompts of each seed, by level of random rewards at test time (0 alone where no other was asked).
+    """Means over the prompts of each seed, by level of random rewards at test time (0 alone for some).
 
-    `nmse` is the ratio of the mean squared error and the mean squared norm of the targets, `error` the mean of 1 - cos, both after
-    n triplets, n in `seen`; `loss` (nats) that of training on held-out prompts, none for baselines.
+    `nmse` is the ratio of the mean squared error and the mean squared norm of the targets, `error` the mean
+    of 1 - cos, both after n triplets, n in `seen`; `loss` (nats) that of training on held-out prompts, none
+    for baselines.
     """
 
     scale: str
@@ -60,13 +66,22 @@ class Sweep:
 
     def at(self, n: int, measure: str = "nmse", level: float = 0.0) -> Float[Tensor, " seeds"]:
         """One measure of every seed after n triplets; ValueError where there is none."""
+        checks.one_of("measure", measure, MEASURES)
+        found = getattr(self, measure)
+        if level not in found:
+            raise ValueError(
+                f"level must be one of {', '.join(map(str, found))} ({self.name}), got {level!r}"
+            )
         if n not in self.seen.tolist():
             raise ValueError(f"n must be one of {self.seen[0]} to {self.seen[-1]} ({self.name}), got {n}")
-        return getattr(self, measure)[level][:, self.seen.tolist().index(n)]
+        return found[level][:, self.seen.tolist().index(n)]
 
 
 def own_prompts(config: RunConfig, seed: int, critic: Critic | None = None) -> SyntheticBatch:
-    """The prompts on which a seed is judged: the same for every run with this N, d and noise, rated by the run's own critic or another."""
+    """The prompts on which a seed is judged, rated by the run's own critic or another.
+
+    They are the same for every run with this N, d and noise.
+    """
     generator = torch.Generator().manual_seed(SEED + seed)
     return sample_batch(PROMPTS, config.N, config.d, generator, critic or config.critic, noise=config.noise)
 
@@ -95,97 +110,182 @@ def judge(config: RunConfig, weights: Weights, seeds: tuple[int, ...], levels: t
             rows.append(means(outputs[:, read_at(seen, config.form)], batch))
             if not level:
                 found["loss"].append(evaluation.rounded(loss(outputs, batch, config)))
-        for name, values in zip(("nmse", "error"), zip(*rows, strict=True), strict=True):
-            found[name][str(level)] = evaluation.rounded(torch.stack(values))
+        _note(found, level, rows)
     return found
 
 
+def _note(found: dict, level: float, rows: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Put the pairs of `means`, one a seed, where they belong."""
+    for measure, values in zip(MEASURES, zip(*rows, strict=True), strict=True):
+        found[measure][str(level)] = evaluation.rounded(torch.stack(values))
+
+
 def trained(job: catalogue.Job, folder: Path, tell: jobs.Tell) -> dict:
-    """Train the seeds of a job, in stacked groups, and judge them; checkpoints in `folder`."""
-    levels = LEVELS if job.name == "base" else (0.0,)
-    whole: dict = {
-        "nmse": {str(level): [] for level in levels},
-        "error": {str(level): [] for level in levels},
-        "loss": [],
-    }
+    """What `Sweep` holds of a job, as JSON does, and the seconds that it took.
+
+    Its seeds are trained in stacked groups; checkpoints, and what is judged, lie in `folder`.
+    """
+    levels = LEVELS if job.name == "base" else LEVELS[:1]
+    whole: dict = {measure: {str(level): [] for level in levels} for measure in MEASURES}
+    whole |= {"seen": prefixes(job.config).tolist(), "loss": [], "seconds": 0.0}
     for first in range(0, len(job.seeds), GROUP):
         group = job.seeds[first : first + GROUP]
-        kept = folder / f"{group[0]}-{group[-1]}.json"
-        if not kept.is_file():
-            state = train(
-                job.config,
-                group,
-                folder / f"{group[0]}",
-                every=job.every,
-                tell=lambda text, first=first: tell(f"{first} seeds, {text}"),
-            )
-            write_json(kept, judge(job.config, state.weights, group, levels), compact=True)
-            shutil.rmtree(folder / f"{group[0]}", ignore_errors=True)
-        part = json.loads(kept.read_text(encoding="utf-8"))
-        whole["loss"] += part["loss"]
-        for measure in ("nmse", "error"):
+        own = folder / f"{group[0]}"
+        part = _kept(folder / f"{group[0]}-{group[-1]}.json", partial(_group, job, group, own, levels, tell))
+        shutil.rmtree(own, ignore_errors=True)
+        for key in ("loss", "seconds"):
+            whole[key] += part[key]
+        for measure in MEASURES:
             for level, rows in part[measure].items():
                 whole[measure][level] += rows
-    return {"seen": prefixes(job.config).tolist()} | whole
+    return whole
 
 
-def compared(job: catalogue.Job, tell: jobs.Tell) -> dict[str, dict]:
-    """The baselines on the prompts of each seed: name -> what `Sweep` holds, as JSON does.
+def _group(
+    job: catalogue.Job, group: tuple[int, ...], folder: Path, levels: tuple[float, ...], tell: jobs.Tell
+) -> dict:
+    """Seeds, trained as one stack and judged, and the seconds that this took (or in one go would have)."""
+    begun, first = time.time(), []
+
+    def progress(text: str) -> None:
+        first.append(int(text.partition("/")[0]))
+        tell(f"{group[0]} seeds, {text}")
+
+    state = train(job.config, group, folder, every=job.every, tell=progress)
+    share = 1 - first[0] / state.step
+    found = judge(job.config, state.weights, group, levels)
+    return found | {"seconds": (time.time() - begun) / share if share else 0.0}
+
+
+def compared(job: catalogue.Job, folder: Path, tell: jobs.Tell) -> dict:
+    """`runs`: the baselines on the prompts of each seed, name -> what `Sweep` holds; and `seconds`. As JSON.
 
     GD as stated and as released differ in the reward alone (Adam, learning rate 0.1, 50 steps).
     """
-    seen, config = torch.arange(2, job.config.N), job.config
+    seen = torch.arange(2, job.config.N)
+    runs: dict[str, dict] = {}
+    seconds = 0.0
+    for level in LEVELS:
+        part = _kept(folder / f"{level}.json", partial(_baselines, job, seen, level, tell))
+        seconds += part["seconds"]
+        for name, found in part["runs"].items():
+            whole = runs.setdefault(name, {"seen": seen.tolist(), "nmse": {}, "error": {}, "loss": []})
+            for measure in MEASURES:
+                whole[measure] |= found[measure]
+    return {"runs": runs, "seconds": seconds}
+
+
+def _baselines(job: catalogue.Job, seen: Int[Tensor, " prefixes"], level: float, tell: jobs.Tell) -> dict:
+    """Each baseline's measures at one level of random rewards, and the seconds that it took."""
     rules: dict[str, Callable[[SyntheticBatch, int], Tensor]] = {
         "gradient descent": lambda batch, seed: baselines.descend(
-            batch, seen, torch.Generator().manual_seed(seed), reward=config.reward
+            batch, seen, torch.Generator().manual_seed(seed), reward=job.config.reward
         ),
         "best-of-n": lambda batch, seed: baselines.best_response(batch, seen),
         "Bayes": lambda batch, seed: baselines.bayes(batch, seen),
     }
-    found: dict[str, dict] = {
-        name: {"seen": seen.tolist(), "nmse": {}, "error": {}, "loss": []} for name in rules
-    }
-    for level in LEVELS:
-        rows: dict[str, list] = {name: [] for name in rules}
-        for seed in job.seeds:
-            tell(f"p = {level}, seed {seed}")
-            batch = own_prompts(config, seed, CRITICS[level])
-            for name, rule in rules.items():
-                rows[name].append(means(rule(batch, seed), batch))
-        for name, measured in rows.items():
-            for measure, values in zip(("nmse", "error"), zip(*measured, strict=True), strict=True):
-                found[name][measure][str(level)] = evaluation.rounded(torch.stack(values))
-    return found
+    begun, rows = time.time(), {name: [] for name in rules}
+    for seed in job.seeds:
+        tell(f"p = {level}, seed {seed}")
+        batch = own_prompts(job.config, seed, CRITICS[level])
+        for name, rule in rules.items():
+            rows[name].append(means(rule(batch, seed), batch))
+    runs: dict[str, dict] = {name: {measure: {} for measure in MEASURES} for name in rules}
+    for name, measured in rows.items():
+        _note(runs[name], level, measured)
+    return {"runs": runs, "seconds": time.time() - begun}
+
+
+def _kept(file: Path, make: Callable[[], dict]) -> dict:
+    """What an earlier process left in a file, or else what `make` gives, which is left there."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        pass
+    except ValueError as error:
+        print(f"{file} is damaged ({error}): made anew", file=sys.stderr, flush=True)
+    write_json(file, content := make(), compact=True)
+    return content
+
+
+def names_of(scale: str) -> tuple[str, ...]:
+    """All that is swept of a scale: the baselines, where there is a base for them, and every run.
+
+    Raises:
+        ValueError: a scale that there is not, or that has no sweep.
+    """
+    if scale not in SEEDS:
+        raise ValueError(f"scale {scale!r} has no sweep; {meant(scale, SEEDS)}")
+    found = tuple(catalogue.jobs(scale))
+    return (BASELINES, *found) if "base" in found else found
+
+
+def job_of(scale: str, name: str) -> catalogue.Job:
+    """What a sweep trains; for the baselines what they stand beside: the data and the reward of the base.
+
+    Raises:
+        ValueError: no such run at that scale, or as `names_of` says.
+    """
+    if name not in (known := names_of(scale)):
+        raise ValueError(f"scale {scale} has no run {name!r}; {meant(name, known)}")
+    config = catalogue.jobs_of("base" if name == BASELINES else name, scale)[0].config
+    return catalogue.Job(scale, name, config, tuple(range(SEEDS[scale])), -(-config.steps // 4))
 
 
 def perform(scale: str, name: str, tell: jobs.Tell) -> Path:
-    """Make one sweep, or the baselines of a scale (for the data and the reward of its base), unless it is there; its path."""
-    base = catalogue.jobs_of("base" if name == BASELINES else name, scale)[0]
-    job = catalogue.Job(scale, name, base.config, tuple(range(SEEDS[scale])), base.config.steps)
-    target, started, begun = path(scale, name), datetime.now(UTC), time.time()
-    if target.is_file() and json.loads(target.read_text(encoding="utf-8")).get("provenance", {}).get(
-        "sweep"
-    ) == made(job):
-        return target
-    own = results.live_folder() / f".sweep-{scale}-{name}-{made(job)}"
-    content = {"runs": compared(job, tell)} if name == BASELINES else trained(job, own, tell)
-    source = run.source(started, 0, time.time() - begun, "cpu") | {"sweep": made(job)}
-    about = {
-        "schema": SCHEMA,
-        "scale": scale,
-        "name": name,
-        "config": job.config.as_dict(),
-        "seeds": list(job.seeds),
-    }
-    write_json(target, about | content | {"provenance": source}, compact=True)
-    shutil.rmtree(own, ignore_errors=True)
+    """Make one sweep, or the baselines of a scale, unless it is there; its path.
+
+    Where another process makes the very same, its end is waited for, which stderr says.
+
+    Raises:
+        ValueError: as `job_of` says. TrainingError, CheckpointError, KeyboardInterrupt: as `train` says; what
+            was done is kept. OSError: a file cannot be written.
+    """
+    job, target = job_of(scale, name), path(scale, name)
+    with locks.held(_beside(scale, name, ".lock"), f"the sweep {name} (scale {scale})", tell):
+        if not _current(job):
+            _make(job, target, _beside(scale, name, f"-{made(job)}"), tell)
     return target
 
 
+def _beside(scale: str, name: str, end: str) -> Path:
+    return results.live_folder() / f".sweep-{scale}-{name}{end}"
+
+
+def _current(job: catalogue.Job) -> bool:
+    """Is what is stored of this job whole, and made with this code and these settings?"""
+    if not path(job.scale, job.name).is_file():
+        return False
+    try:
+        found = _read(job.scale, job.name)
+    except results.ResultError as error:
+        print(f"{error}: made anew", file=sys.stderr, flush=True)
+        return False
+    if job.name == BASELINES:
+        return all(one.provenance["sweep"] == made(job) for one in found.values())
+    return all(
+        f"{one.config.hash(one.seeds)}-{one.provenance['code']}" == made(job) for one in found.values()
+    )
+
+
+def _make(job: catalogue.Job, target: Path, folder: Path, tell: jobs.Tell) -> None:
+    """Make a sweep and store it; what is kept on the way, in `folder`, is removed then."""
+    started = datetime.now(UTC)
+    content = (compared if job.name == BASELINES else trained)(job, folder, tell)
+    source = run.source(started, 0, 0.0, "cpu") | {"sweep": made(job)}
+    source["seconds_per_seed"] = round(content.pop("seconds") / len(job.seeds), 3)
+    about = {"schema": SCHEMA, "scale": job.scale, "name": job.name}
+    about |= {"config": job.config.as_dict(), "seeds": list(job.seeds)}
+    write_json(target, about | content | {"provenance": source}, compact=True)
+    with locks.held(results.live_folder() / ".results.lock", "the list of stored results"):
+        seal.accept(target.parents[1])
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def made(job: catalogue.Job) -> str:
-    """What a sweep's numbers depend on: its job and the code."""
-    names = (*run.NUMBERS, "ica.synthetic.task.baselines")
-    return f"{job.id}-{run.code_digest(names=names)[:12]}"
+    """What a sweep's numbers depend on: its job and the code, that of `baselines` for these alone."""
+    more = ("ica.synthetic.task.baselines",) if job.name == BASELINES else ()
+    return f"{job.id}-{run.code_digest(more=more)[:12]}"
 
 
 def path(scale: str, name: str) -> Path:
@@ -197,7 +297,7 @@ def stored(scale: str, name: str) -> Sweep:
     """A stored sweep.
 
     Raises:
-        ResultError: it is missing or damaged, with the command that makes it.
+        ResultError: it is missing, damaged or of another run, with the commands that mend it.
     """
     return _read(scale, name)[name]
 
@@ -209,55 +309,77 @@ def stored_baselines(scale: str) -> dict[str, Sweep]:
 
 def _read(scale: str, name: str) -> dict[str, Sweep]:
     file = path(scale, name)
+    advice = f'`make sweep SCALE={scale} RUNS="{name}"` makes it anew'
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        if content["schema"] != SCHEMA or (content["scale"], content["name"]) != (scale, name):
-            raise ValueError(
-                f"it holds {content['name']} of scale {content['scale']}, format {content['schema']}"
-            )
-        config, seeds = RunConfig.from_dict(content["config"]), tuple(content["seeds"])
-        parts = content["runs"] if name == BASELINES else {name: content}
-        return {
-            key: _parsed(key, scale, config, seeds, part, content["provenance"])
-            for key, part in parts.items()
-        }
+        return _checked(scale, name, json.loads(file.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise results.ResultError(f"sweep {file} is missing; {advice}") from error
     except (OSError, KeyError, TypeError, AttributeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise results.ResultError(
-            f"sweep {file} is missing or damaged ({error}); `git checkout -- results` restores it, "
-            f"`make sweep SCALE={scale} RUNS={name}` makes it anew"
+            f"sweep {file} is damaged or another ({type(error).__name__}: {error}); "
+            f"`git checkout -- results` restores it, {advice}"
         ) from error
 
 
+def _checked(scale: str, name: str, content: dict) -> dict[str, Sweep]:
+    """The parts of a file as sweeps; ValueError and the like for what cannot be one, or is another."""
+    if content["schema"] != SCHEMA:
+        raise ValueError(f"it has format {content['schema']!r}; accepted: {SCHEMA}")
+    if (content["scale"], content["name"]) != (scale, name):
+        raise ValueError(f"it holds {content['name']!r} of scale {content['scale']!r}")
+    config, seeds = RunConfig.from_dict(content["config"]), tuple(content["seeds"])
+    source = content["provenance"]
+    if config.hash(seeds) != source["sweep"].partition("-")[0]:
+        raise ValueError("its configuration and seeds are not those that it was made with")
+    if name != BASELINES:
+        return {name: _parsed(name, scale, config, seeds, content, prefixes(config), source)}
+    seen = torch.arange(2, config.N)
+    runs = content["runs"].items()
+    return {key: _parsed(key, scale, config, seeds, part, seen, source) for key, part in runs}
+
+
 def _parsed(
-    name: str, scale: str, config: RunConfig, seeds: tuple[int, ...], part: dict, source: dict
+    name: str, scale: str, config: RunConfig, seeds: tuple, part: dict, seen: Tensor, source: dict
 ) -> Sweep:
-    seen = torch.tensor(part["seen"])
+    if part["seen"] != seen.tolist():
+        raise ValueError(f"seen of {name} must be {seen[0]} to {seen[-1]}")
+
+    def numbers(what: str, values: list, shape: tuple[int, ...]) -> Tensor:
+        return checks.finite(what, checks.shape(what, torch.tensor(values, dtype=torch.float64), shape))
+
     shape = (len(seeds), len(seen))
+    nmse, error = (
+        {float(level): numbers(f"{measure}.{level}", rows, shape) for level, rows in part[measure].items()}
+        for measure in MEASURES
+    )
+    if 0.0 not in nmse or list(nmse) != list(error):
+        raise ValueError(f"levels of {name} must be those of both measures, with 0")
+    losses = numbers("loss", part["loss"], shape[:1]) if part["loss"] else None
+    return Sweep(scale, name, config, seeds, seen, nmse, error, losses, source)
 
-    def table(measure: str) -> dict[float, Tensor]:
-        rows = {
-            float(level): torch.tensor(values, dtype=torch.float64) for level, values in part[measure].items()
-        }
-        return {
-            level: checks.finite(measure, checks.shape(measure, one, shape)) for level, one in rows.items()
-        }
 
-    losses = torch.tensor(part["loss"], dtype=torch.float64) if part["loss"] else None
-    return Sweep(scale, name, config, seeds, seen, table("nmse"), table("error"), losses, source)
+def _asked(options: argparse.Namespace) -> list[str]:
+    """The names of what is to be made; ValueError for what there is not."""
+    names = [*options.names, *options.runs.split()] or list(names_of(options.scale))
+    for name in names:
+        job_of(options.scale, name)
+    return names
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__.splitlines()[0])
     parser.add_argument("scale", help=f"one of {', '.join(SEEDS)}")
     parser.add_argument("names", nargs="*", help=f"runs of runs.yml, or {BASELINES}; default: all")
+    parser.add_argument("--runs", default="", help="likewise, in one text, apart by spaces")
     parser.add_argument("--status", type=Path, help="a JSON file that says how far it is")
     options = parser.parse_args()
 
     def work(tell: jobs.Tell) -> None:
-        checks.one_of("scale", options.scale, tuple(SEEDS))
-        jobs.settle(MODULE, 1)
+        names = _asked(options)
+        jobs.settle(MODULE)
         torch.set_num_threads(1)
-        for name in options.names or [BASELINES, *catalogue.jobs(options.scale)]:
+        seal.check(project_root() or Path.cwd())
+        for name in names:
             print(perform(options.scale, name, lambda text, name=name: tell(f"{name}: {text}")), flush=True)
 
     return jobs.run(work, f"Sweep {options.scale}", options.status)

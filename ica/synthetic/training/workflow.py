@@ -10,19 +10,22 @@ from ica.synthetic.training.catalogue import Job, jobs, jobs_of
 
 
 def needed(root: Path, overrides: Mapping[str, notebooks.Parameters]) -> dict[str, list[Job]]:
-    """For each notebook the jobs whose results it reads: the runs in its metadata, at the scale of its parameter `scale`.
+    """For each notebook the jobs whose results it reads: the runs in its metadata, as `notebooks.runs` says.
 
     Raises:
-        ValueError: a notebook that names runs and declares no parameter `scale`, or a run or scale that there is not.
+        ValueError: a notebook that names runs without their scale and declares no parameter `scale`, or a run
+            or scale that there is not.
     """
     found: dict[str, list[Job]] = {}
     for name, changes in overrides.items():
-        names = notebooks.runs(root, name)
         values = {**notebooks.declared(notebooks.read(root, name), name), **changes}
-        if names and "scale" not in values:
-            raise ValueError(f"notebook {name}: it names runs, so it must declare the parameter `scale`")
+        named = [text.rpartition("/") for text in notebooks.runs(root, name)]
+        if "scale" not in values and any(not scale for scale, _, _ in named):
+            raise ValueError(
+                f"notebook {name}: it names a run without its scale, so it must declare the parameter `scale`"
+            )
         try:
-            found[name] = [job for run in names for job in jobs_of(run, values["scale"])]
+            found[name] = [job for scale, _, run in named for job in jobs_of(run, scale or values["scale"])]
         except ValueError as error:
             raise ValueError(f"notebook {name}: {error}") from error
     return found
