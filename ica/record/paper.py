@@ -3,8 +3,7 @@
 The registry is `paper.yml` beside this file. Tests come in four bases: as the paper states it, as its released code does it,
 an analogue (the same question with other models, data or prompts), and beyond the paper. A claim's verdict is that of its
 tests on the first of these bases that has any; what lies beyond the paper never decides. A test may speak against the claim:
-where it is supported, the claim is contradicted. A test that is a single run, or not testable here, counts only where no other
-on its basis is judged.
+where it is supported, the claim is contradicted. A test that is a single run counts only where no other on its basis does.
 """
 
 import re
@@ -14,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from ica.record.claims import BASES, UNITS, Claim, mapping, one_of
-from ica.record.criteria import CONTRADICTED, SINGLE, SUPPORTED, UNTESTABLE, combine
+from ica.record.criteria import CONTRADICTED, SINGLE, SUPPORTED, combine
 
 FILE = Path(__file__).with_name("paper.yml")
 KINDS = ("theorem", "experiment", "statement")
@@ -133,7 +132,7 @@ def _row(item: PaperClaim, by_id: dict[str, dict]) -> dict:
             | {"notebook": row["notebook"], "against": test.against}
         )
     for basis, found in outcomes.items():
-        outcomes[basis] = [one for one in found if one not in (SINGLE, UNTESTABLE)] or found
+        outcomes[basis] = [one for one in found if one != SINGLE] or found
     by_basis = {basis: combine(found) for basis, found in outcomes.items() if found}
     basis = next((basis for basis in BASES[:-1] if basis in by_basis), None)
     used = [by_id[test["claim"]] for test in tests if test["basis"] == basis]

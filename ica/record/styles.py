@@ -49,6 +49,7 @@ STYLES: dict[str, Style] = {
     "exact minimiser": Style(ROSE, LONG, "v"),
     "best-of-n": Style(CYAN, DOTTED, "^"),
     "Bayes": Style(OCHRE, DOTS_DASH, "P"),
+    "trusting Bayes": Style(ROSE, DASH_DOT, "X"),
     "mean response": Style(MUTED, SPARSE, "<"),
     # Other architectures and other training.
     "quarter depth": Style(OCHRE, DOTTED, "^"),

@@ -54,6 +54,7 @@ UP, NONE, UNSURE = (
     for interval in ((0.3, 0.7), (-0.05, 0.05), (-0.5, 0.9))
 )
 NONE["value"]["value"] = 0.0
+ONE_RUN = {"value": part(0.5, (0.3, 0.7), seeds=1, prompts=256)}
 DOWN = {"value": part(-0.5, (-0.7, -0.3), seeds=5)}
 GOOD, BAD = {"value": part(0.5)}, {"value": part(2.0)}
 
@@ -175,6 +176,8 @@ def test_without_a_test_of_its_own_a_claim_is_not_tested(tmp_path, registry, tes
         ({"exact": GOOD, "noisy": UNSURE}, "open", 1, 2),
         ({"exact": BAD, "noisy": UNSURE}, "mixed", 0, 2),
         ({"exact": GOOD, "noisy": None}, "open", 1, 2),
+        ({"exact": GOOD, "noisy": ONE_RUN}, "supported", 1, 1),  # shown, not judged
+        ({"noisy": ONE_RUN}, "single run", 0, 1),
         ({"exact": None, "noisy": None}, "not testable here", 0, 2),
         ({"exact": GOOD}, "supported", 1, 1),  # the other's notebook is not in this book
         ({"two": {"a": part(0.5), "b": part(2.0)}, "exact": GOOD}, "mixed", 2, 3),

@@ -16,6 +16,15 @@ NOISE = {"p = 0", "p = 0.25", "p = 0.5", "p = 0.75", "p = 1"}
 TOGETHER = {
     "panel a": {"transformer", "precomputed", "authors'", "gradient descent", "exact minimiser"}
     | {"best-of-n", "Bayes", "mean response"},
+    "critics, stated": {
+        "transformer",
+        "noisy training labels",
+        "true training labels",
+        "trusting Bayes",
+        "Bayes",
+    }
+    | {"mean response"},
+    "rules, stated": {"gradient descent", "best-of-n", "trusting Bayes", "mean response", "Bayes"},
     "levels": NOISE,
     "depths": {"transformer", "quarter depth", "half depth", "three quarters depth", "exact minimiser"},
     "attention": {"transformer", "linear attention", "linear attention, unmasked", "exact minimiser"},

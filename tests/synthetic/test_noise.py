@@ -1,4 +1,4 @@
-"""Exchanged ends are what a critic that flips every reward ranks by; the mean of the responses knows no critic."""
+"""Exchanged ends are what a critic that flips every reward ranks by; means of responses know no critic."""
 
 import math
 
@@ -64,3 +64,31 @@ def test_the_mean_of_the_responses_tends_to_its_limit():
     )
     with pytest.raises(ValueError, match="seen must hold lengths from 1 to N = 400"):
         noise.response_mean(batch, torch.tensor([401]))
+
+
+def stated(count, N=9, seed=0):
+    return sample_batch(count, N, 5, torch.Generator().manual_seed(seed), None, torch.float64, "own")
+
+
+def test_the_linear_reader_has_the_error_of_its_formula_and_no_multiple_of_it_less():
+    batch, seen = stated(20_000), torch.tensor([1, 4, 9])
+    found = noise.linear_reader(batch, seen)
+    size = batch.good.square().sum(-1).mean()
+    for k, n in enumerate(seen.tolist()):
+        gap = (found[:, k] - batch.good).square().sum(-1) / size
+        assert abs(gap.mean() - 5 / (3 * n + 5)) < 4 * gap.std() / math.sqrt(20_000)
+        for factor in (0.9, 1.1):
+            assert (factor * found[:, k] - batch.good).square().sum(-1).mean() / size > gap.mean()
+    with pytest.raises(ValueError, match="batch must have own noise"):
+        noise.linear_reader(prompts(), seen)
+
+
+def test_measures_of_a_prediction_that_is_the_target_shrunk():
+    batch = stated(50)
+    predictions = torch.stack([0.5 * batch.good, batch.good + 1], dim=1).expand(2, -1, -1, -1)
+    found = noise.against_target(predictions, batch)
+    torch.testing.assert_close(found["nmse"].mean((0, 1))[0].item(), 0.25)
+    assert found["scaled"][..., 0].abs().max() < 1e-12 and found["error"][..., 0].abs().max() < 1e-12
+    size = batch.good.square().sum(-1).mean()
+    torch.testing.assert_close(found["nmse"].mean((0, 1))[1], 5 / size)
+    assert found["scaled"].mean((0, 1))[1] < found["nmse"].mean((0, 1))[1]

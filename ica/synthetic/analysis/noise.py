@@ -1,8 +1,9 @@
-r"""What a critic that says nothing, or the opposite, leaves of a prompt: exchanged ends, and an answer that ignores it.
+r"""What a critic that says nothing, or the opposite, leaves of a prompt; answers without it (page `critics`).
 
-The responses $y_i = r_i y^* + (1 - r_i) e$ have the same law when $y^*$ and $e$ change places and $r_i$ becomes
-$1 - r_i$. So under a critic whose rewards do not depend on $r$, a prediction is as near to $e$ as to $y^*$ in law; and
-under one that shows $1 - r_i$ it is the prediction for the prompt with the ends exchanged.
+With shared noise the responses $y_i = r_i y^* + (1 - r_i) e$ have the same law when $y^*$ and $e$ change
+places and $r_i$ becomes $1 - r_i$. So under a critic whose rewards do not depend on $r$, a prediction is as
+near to $e$ as to $y^*$ in law; and under one that shows $1 - r_i$ it is the prediction for the prompt with
+the ends exchanged.
 """
 
 from dataclasses import replace
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from ica import checks
 from ica.synthetic.task.data import Critic, SyntheticBatch
-from ica.synthetic.task.metrics import cosine_error
+from ica.synthetic.task.metrics import cosine_error, linearised, normalised_mse
 from ica.synthetic.task.tokens import read_at, tokens
 from ica.synthetic.training.evaluation import evaluation_prompts
 from ica.synthetic.training.results import Result
@@ -27,8 +28,8 @@ def exchanged(batch: SyntheticBatch) -> SyntheticBatch:
 def response_mean(batch: SyntheticBatch, seen: Int[Tensor, " prefixes"]) -> Float[Tensor, "batch prefixes d"]:
     r"""Mean of the first n responses: what answers without looking at the critic.
 
-    For $n \to \infty$ it tends to $(y^* + e)/2$, whose expected $1 - \cos$ to $y^*$ is, by the symmetry of $e$, that of
-    $y^* - e$ (`floor.expected_difference_error`).
+    For $n \to \infty$ it tends to $(y^* + e)/2$, whose expected $1 - \cos$ to $y^*$ is, by the symmetry of
+    $e$, that of $y^* - e$ (`floor.expected_difference_error`).
 
     Raises:
         ValueError: a length outside 1 to N.
@@ -38,6 +39,38 @@ def response_mean(batch: SyntheticBatch, seen: Int[Tensor, " prefixes"]) -> Floa
         raise ValueError(f"seen must hold lengths from 1 to N = {N}, got {seen.tolist()}")
     sums = batch.responses.cumsum(dim=1)[:, seen - 1]
     return sums / seen.unsqueeze(-1)
+
+
+def linear_reader(batch: SyntheticBatch, seen: Int[Tensor, " prefixes"]) -> Float[Tensor, "batch prefixes d"]:
+    r"""With own noise the best answer that is linear in the responses and ignores the critic.
+
+    The mean of n responses times $6 n / (3 n + 5)$, as $\mathbb E\, y_i = y^* / 2$, and the quality and the
+    distractors add a variance of 5/12 in each feature in units of the prior's. Its normalised error is
+    $5 / (3 n + 5)$. Source: ours.
+
+    Raises:
+        ValueError: shared noise, or as `response_mean` says.
+    """
+    if batch.noise != "own":
+        raise ValueError("batch must have own noise, got shared noise")
+    return response_mean(batch, seen) * (6 * seen / (3 * seen + 5)).unsqueeze(-1).to(batch.responses.dtype)
+
+
+def against_target(
+    predictions: Float[Tensor, "seeds prompts points d"], batch: SyntheticBatch
+) -> dict[str, Float[Tensor, "seeds prompts points"]]:
+    """How far predictions are from the good answers.
+
+    Returns:
+        "nmse": normalised MSE, as values whose mean is the ratio of means and whose spread is its own
+        (`metrics.linearised`); "scaled": the same for the predictions of each seed and point times the one
+        number that makes its mean least (what is left if lengths do not count); "error": 1 - cos.
+    """
+    good, found = batch.good.double().unsqueeze(1), predictions.double()
+    across, squares = (found * good).sum(-1).mean(1), found.square().sum(-1).mean(1)
+    scaled = found * (across / squares.clamp_min(1e-30))[:, None, :, None]
+    nmse, least = (linearised(normalised_mse(one, good), batch.good) for one in (found, scaled))
+    return {"nmse": nmse, "scaled": least, "error": cosine_error(found, good)}
 
 
 def end_cosines(
@@ -53,7 +86,7 @@ def end_cosines(
 def errors_under(
     run: Result, critic: Critic, seen: Int[Tensor, " prefixes"]
 ) -> Float[Tensor, "seeds prompts prefixes"]:
-    """1 - cos of every seed's model of a run on its evaluation prompts, rated by another critic, at the prefixes `seen`.
+    """1 - cos of every seed's model of a run on its evaluation prompts, by another critic, after `seen`.
 
     Raises:
         ResultError: the run's weights are not there.

@@ -1,20 +1,25 @@
-r"""The Bayes-optimal prediction under own noise and a critic that errs with a known probability p, by particles (page `critics`).
+r"""The Bayes-optimal prediction under own noise, critic erring with a known probability p (page `critics`).
 
-With probability p a shown reward is a fresh U(0, 1) number, else the quality $\rho_i$. In units of $\lVert x \rVert$ the posterior is
+With probability p a shown reward is a fresh U(0, 1) number, else the quality $\rho_i$. In units of
+$\lVert x \rVert$ the posterior is
 
 $$N(y^*; 0, I) \prod_i \Big[ (1-p)\, N(y_i;\, r_i y^*, (1-r_i)^2 I)
 + p \int_0^1 N(y_i;\, \rho y^*, (1-\rho)^2 I)\, d\rho \Big],$$
 
-no Gaussian, and infinite (but integrable) at $y^* = y_i$, where the integral is of order $\lVert y_i - y^* \rVert^{1-d}$. So $y^*$ is
-integrated out first: given all odds $t_i = \rho_i / (1 - \rho_i)$ it is Gaussian, with precision $\Lambda = 1 + \sum_i t_i^2$ and mean
-$\sum_i t_i (1 + t_i) y_i / \Lambda$ (`bayes`). Given the other qualities, $\rho_i$ has a density proportional to
+no Gaussian, and infinite (but integrable) at $y^* = y_i$, where the integral is of order
+$\lVert y_i - y^* \rVert^{1-d}$. So $y^*$ is integrated out first: given all odds
+$t_i = \rho_i / (1 - \rho_i)$ it is Gaussian, with precision $\Lambda = 1 + \sum_i t_i^2$ and mean
+$\sum_i t_i (1 + t_i) y_i / \Lambda$ (`bayes`). Given the other qualities,
+$\rho_i$ has a density proportional to
 
-$$\big[(1-p)\, \delta(\rho - r_i) + p\big]\, N\big(y_i;\, \rho \mu_{-i}, ((1-\rho)^2 + \rho^2 / \Lambda_{-i}) I\big),$$
+$$\big[(1-p)\, \delta(\rho - r_i) + p\big]\,
+N\big(y_i;\, \rho \mu_{-i}, ((1-\rho)^2 + \rho^2 / \Lambda_{-i}) I\big),$$
 
-finite everywhere, and analytic in $-\log(1 - \rho)$: it is drawn by inverse distribution function on Gauss-Legendre nodes, whose sums
-stand for the integrals to the quadrature's precision. Its integral is the evidence of $y_i$, by which particles are resampled when
-response i enters (the collapsed filter of Chen and Liu, J. R. Stat. Soc. B 62 (2000), 493-508); Gibbs sweeps over all responses follow.
-Source: ours; the sampler is that of App. C.1.
+finite everywhere, and analytic in $-\log(1 - \rho)$: it is drawn by inverse distribution function on
+Gauss-Legendre nodes, whose sums stand for the integrals to the quadrature's precision. Its integral is the
+evidence of $y_i$, by which particles are resampled when response i enters (the collapsed filter of Chen and
+Liu, J. R. Stat. Soc. B 62 (2000), 493-508); Gibbs sweeps over all responses follow. Source: ours; the
+sampler is that of App. C.1.
 """
 
 from dataclasses import dataclass, replace
@@ -25,19 +30,20 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ica import checks
-from ica.synthetic.task.bayes import precisions
+from ica.synthetic.task.bayes import NEAREST, precisions
 from ica.synthetic.task.data import SyntheticBatch
 
-LAST = 14.0  # largest -log(1 - rho) of a node: the prior has 8e-7 of its mass beyond
-NODES, PANELS = 48, 4
+LAST = 12.0  # largest -log(1 - rho) of a node: the prior has 6e-6 of its mass beyond
+NODES, PANELS = 40, 4
 
 
 @dataclass(frozen=True)
 class Cloud:
     """Particles of several independent groups: what the qualities of all responses so far may be.
 
-    In units of the query's norm: `y` are the responses; `odds` what each one's t can be, that of the reward shown last; `prior` the
-    logarithm of its prior times (1 + t)^d; `t` what it is in each particle. `size` is the query's norm, `level` the known p.
+    In units of the query's norm: `y` are the responses; `odds` what each one's t can be, that of the reward
+    shown last; `prior` the logarithm of its prior times (1 + t)^d; `t` what it is in each particle. `size`
+    is the query's norm, `level` the known p.
     """
 
     size: Float[Tensor, " batch"]
@@ -57,8 +63,11 @@ class Cloud:
 
 @dataclass(frozen=True)
 class Posterior:
-    r"""What the particles say of $y^*$: its mean; `variance`, the expected $\lVert y^* - mean \rVert^2$; and `error`, the Monte Carlo
-    standard error of the mean (root of its sum of squares over the features), from the spread of the groups."""
+    r"""What the particles say of $y^*$.
+
+    Its `mean`; `variance`, the expected $\lVert y^* - mean \rVert^2$; and `error`, the Monte Carlo standard
+    error of the mean (root of its sum of squares over the features), from the spread of the groups.
+    """
 
     mean: Float[Tensor, "batch d"]
     variance: Float[Tensor, " batch"]
@@ -66,7 +75,9 @@ class Posterior:
 
 
 def nodes(count: int = NODES) -> tuple[Float[Tensor, " nodes"], Float[Tensor, " nodes"]]:
-    r"""Odds $t = \rho / (1 - \rho)$ of `count` nodes, Gauss-Legendre in $-\log(1 - \rho)$, and weights that integrate $d\rho$ from 0 to 1.
+    r"""Odds $t = \rho / (1 - \rho)$ of `count` nodes, and weights that integrate over the quality $\rho$.
+
+    Gauss-Legendre in $-\log(1 - \rho)$, in panels.
 
     Raises:
         ValueError: a count that is no multiple of the number of panels.
@@ -81,7 +92,7 @@ def nodes(count: int = NODES) -> tuple[Float[Tensor, " nodes"], Float[Tensor, " 
 
 
 def begin(
-    query: Float[Tensor, "batch d"], level: float, *, groups: int = 4, particles: int = 16, count: int = NODES
+    query: Float[Tensor, "batch d"], level: float, *, groups: int = 8, particles: int = 8, count: int = NODES
 ) -> Cloud:
     """A cloud that has seen nothing; ValueError for a number out of its range."""
     if isinstance(level, bool) or not 0 <= level <= 1:
@@ -98,19 +109,19 @@ def begin(
 def _draw(
     cloud: Cloud, i: int, generator: torch.Generator
 ) -> tuple[Float[Tensor, "batch groups particles"], Float[Tensor, "batch groups particles"]]:
-    """The odds of response i drawn given those of the others, and the logarithm of its evidence, up to a constant of the response."""
+    """The odds of response i drawn given those of the others, and its log evidence up to a constant."""
     t, d = cloud.t.clone(), cloud.y.shape[-1]
     t[..., i] = 0  # leaves the response out of the sums
     mean, total = replace(cloud, t=t).given()
     own, odds = (tensor[:, i, None, None] for tensor in (cloud.y, cloud.odds))
-    # in units of 1 - rho: y - rho mean = own + odds * (own - mean), of variance 1 + odds^2 / total in each feature
+    # in units of 1 - rho: y - rho mean = own + odds * (own - mean), of variance 1 + odds^2 / total a feature
     apart, squares = own - mean, own.square().sum(-1, keepdim=True)
     linear, square = 2 * (own * apart).sum(-1, keepdim=True), apart.square().sum(-1, keepdim=True)
-    spread = 1 + odds.square() / total
-    residual = (square * odds + linear) * odds + squares
-    density = cloud.prior[:, i, None, None] - 0.5 * (d * spread.log() + residual / spread)
-    highest = density.amax(-1, keepdim=True)
-    sums = (density - highest).exp().cumsum(-1)
+    spread = (odds.square() / total).add_(1)
+    residual = (square * odds).add_(linear).mul_(odds).add_(squares).div_(spread)
+    sums = spread.log_().mul_(-d / 2).sub_(residual, alpha=0.5).add_(cloud.prior[:, i, None, None])
+    highest = sums.amax(-1, keepdim=True)
+    sums = sums.sub_(highest).exp_().cumsum_(-1)
     uniform = torch.rand(t.shape[:-1], generator=generator, dtype=torch.float64).unsqueeze(-1)
     index = torch.searchsorted(sums, uniform * sums[..., -1:], right=True).clamp_max(odds.shape[-1] - 1)
     found = odds.expand(*t.shape[:-1], -1).gather(-1, index).squeeze(-1)
@@ -120,7 +131,7 @@ def _draw(
 def _survivors(
     evidence: Float[Tensor, "batch groups particles"], generator: torch.Generator
 ) -> Int[Tensor, "batch groups particles"]:
-    """Which particles go on, with replacement, in proportion to their evidence (systematic resampling in each group)."""
+    """Which particles go on, in proportion to their evidence (systematic resampling in each group)."""
     P = evidence.shape[-1]
     sums = evidence.softmax(-1).cumsum(-1)
     start = torch.rand(*evidence.shape[:-1], 1, generator=generator, dtype=torch.float64)
@@ -139,13 +150,14 @@ def enter(
     """The cloud after one more response, with what it says of the target.
 
     Raises:
-        ValueError: a reward outside [0, 1), responses that are not finite, fewer than one sweep.
+        ValueError: a reward outside [0, 1], responses that are not finite, fewer than one sweep.
     """
     precisions(reward)
     checks.whole("sweeps", sweeps, 1)
     places, weights = nodes(cloud.odds.shape[-1] - 1)
     own = (checks.finite("response", response).double() / cloud.size.unsqueeze(-1)).unsqueeze(1)
-    shown = (reward.double() / (1 - reward.double())).unsqueeze(-1)
+    shown = reward.double().clamp(max=NEAREST).unsqueeze(-1)
+    shown = shown / (1 - shown)
     odds = torch.cat([places.expand(len(shown), -1), shown], dim=-1).unsqueeze(1)
     chances = torch.cat([cloud.level * weights, torch.tensor([1 - cloud.level], dtype=torch.float64)])
     joined = zip(
@@ -189,9 +201,10 @@ def known(
     sweeps: int = 2,
     **rules: int,
 ) -> list[Posterior]:
-    """The posteriors after 1, 2, ... `last` triplets, for prompts with own noise and one rater that errs with the known p = `level`.
+    """The posteriors after 1, 2, ... `last` triplets of prompts with own noise and one rater, p = `level`.
 
-    With level 0 the means are `bayes.posterior_mean`; with level 1 the rewards do not enter. `rules` go to `begin`, `sweeps` to `enter`.
+    With level 0 the means are `bayes.posterior_mean`; with level 1 the rewards do not enter. `rules` go to
+    `begin`, `sweeps` to `enter`.
 
     Raises:
         ValueError: shared noise, several raters, `last` outside 1 to N, or as `begin` and `enter` say.
