@@ -210,12 +210,12 @@ def interventions(batch: SyntheticBatch, generator: torch.Generator) -> dict[str
 
 @torch.enable_grad()
 def derivatives(
-    predict: Predictor, batch: SyntheticBatch
+    predict: Predictor, batch: SyntheticBatch, *, direction: bool = True
 ) -> tuple[Float[Tensor, "batch n d d"], Float[Tensor, "batch n d"]]:
     """Derivatives of the unit prediction in the responses and in the rewards (one rater), by automatic differentiation.
 
     Entry (b, i, k): how the direction moves with coordinate k of response i, and (b, i): with reward i; the responses
-    ordered by reward, best first. Zero where the rule does not look.
+    ordered by reward, best first. Zero where the rule does not look. Without `direction`, of the prediction itself.
 
     Raises:
         ValueError: prompts that are not float64.
@@ -227,9 +227,9 @@ def derivatives(
     given = replace(batch, responses=responses, rewards=rewards, shown=rewards.unsqueeze(-1))
     inputs = (responses, rewards)
     options = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
-    moved = [
-        torch.autograd.grad(out.sum(), inputs, **options) for out in unit(predict(given), dim=-1).unbind(-1)
-    ]
+    found = predict(given)
+    found = unit(found, dim=-1) if direction else found
+    moved = [torch.autograd.grad(out.sum(), inputs, **options) for out in found.unbind(-1)]
     in_responses, in_rewards = (torch.stack(parts, dim=-1) for parts in zip(*moved, strict=True))
     order = batch.rewards.argsort(1, descending=True)
     every = torch.arange(len(order)).unsqueeze(1)

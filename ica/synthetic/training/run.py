@@ -228,14 +228,14 @@ def command(job: Job) -> str:
 
 
 def store(job: Job, result: Path, folder: Path) -> Path:
-    """Copy a result to the stored ones, under a name that says scale, run and seeds; with the weights of `base`, but for `full`.
+    """Copy a result to the stored ones, under a name that says scale, run and seeds; with the weights of `base`.
 
     Raises:
         ResultError: it cannot be written; the one before, if any, stays.
     """
     target = folder / f"{stem(job)}.json"
     with _writing(f"result of run {job.name} could not be stored as {target}", f"it is kept in {result}"):
-        if job.name == "base" and 0 in job.seeds and job.scale != "full":  # of `full` no page reads weights
+        if job.name == "base" and 0 in job.seeds:
             weights = result.with_name(results.WEIGHTS).read_bytes()
             write_atomic(target.with_suffix(".safetensors"), weights)
         return write_atomic(target, result.read_bytes())
