@@ -17,7 +17,7 @@ from ica.synthetic.task.config import RunConfig
 from ica.synthetic.task.data import Critic
 from ica.synthetic.task.tokens import prefixes
 from ica.synthetic.training import evaluation, results
-from ica.synthetic.training.sweep import LEVELS, Sweep
+from ica.synthetic.training.sweep import LEVELS, PROMPTS, Sweep
 
 CONFIG = RunConfig(
     noise="own", reward="squared_distance", scope="all", form="triplet", layers=1, heads=1, width=8, hidden=8, d=2, N=20, steps=4
@@ -131,7 +131,7 @@ def test_small_ratios_are_paired_by_seed():
     assert found["value"] == pytest.approx(3) and found["interval"] == pytest.approx((3, 3))
     mixed = stated.small_ratio(3 * own, own.flip(0))
     assert mixed["value"] == pytest.approx(3) and mixed["interval"][1] - mixed["interval"][0] > 0.1
-    assert found["n"] == {"seeds": 40}
+    assert found["n"] == {"seeds": 40, "prompts": 40 * PROMPTS}
 
 
 def test_rules_are_those_of_the_task_on_the_evaluation_prompts():

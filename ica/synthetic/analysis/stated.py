@@ -223,16 +223,21 @@ def figure(
     return fig, pd.concat(there.values(), ignore_index=True)
 
 
+def counted(seeds: int) -> dict[str, int]:
+    """Sample size of a sweep: its seeds, and their prompts together."""
+    return {"seeds": seeds, "prompts": seeds * sweep.PROMPTS}
+
+
 def replicated(values: Float[Tensor, " seeds"]) -> dict:
     """Mean over seeds with Student's interval, as a claim takes it."""
     mean, lo, hi = (one.item() for one in mean_interval(values.unsqueeze(0)))
-    return {"value": mean, "interval": (lo, hi), "n": {"seeds": len(values)}}
+    return {"value": mean, "interval": (lo, hi), "n": counted(len(values))}
 
 
 def small_ratio(first: Float[Tensor, " seeds"], second: Float[Tensor, " seeds"]) -> dict:
     """Errors of the first over those of the second, paired by seed: geometric mean with Student's interval on the logarithms."""
     mean, lo, hi = paired_ratio(first.tolist(), second.tolist())
-    return {"value": mean, "interval": (lo, hi), "n": {"seeds": len(first)}}
+    return {"value": mean, "interval": (lo, hi), "n": counted(len(first))}
 
 
 def full_ratio(first: Float[Tensor, "seeds prompts"], second: Float[Tensor, "#seeds prompts"]) -> dict:
