@@ -173,11 +173,11 @@ def test_noise_is_drawn_solid_and_dashed(full, small):
 
 
 def test_claims_say_what_the_curves_say(record, full, small):
-    stated_claims.against_rule(record, "a-s-few", small, full, "gradient descent", [2])
+    stated_claims.against_rule(record, "a-s-few", "a-s-few-full", small, full, "gradient descent", [2])
     row = taken(record, "a-s-few")
     ratios = (small["transformer"].at(2) / small["gradient descent"].at(2)).log().mean().exp().item()
     assert row["parts"]["value"]["value"] == pytest.approx(ratios)
-    stated_claims.examples(record, "a-s-examples", small, full)
+    stated_claims.examples(record, "a-s-examples", "a-s-examples-full", small, full)
     parts = taken(record, "a-s-examples-full")["parts"]
     run = full["transformer"]
     means = [run.nmse[..., run.column(n)].double().mean().item() for n in (14, 2)]
@@ -192,11 +192,11 @@ def test_claims_say_what_the_curves_say(record, full, small):
 
 
 def test_claims_without_their_runs_are_not_testable(record, small):
-    stated_claims.against_rule(record, "a-s-many", {}, {}, "gradient descent", [14])
+    stated_claims.against_rule(record, "a-s-many", "a-s-many-full", {}, {}, "gradient descent", [14])
     for id in ("a-s-many", "a-s-many-full"):
         assert "not at hand: n = 14" in taken(record, id)["untestable"]
     stated_claims.against_rule(
-        record, "a-s-best", {"transformer": small["transformer"]}, {}, "best-of-n", (2, 14)
+        record, "a-s-best", "a-s-best-full", {"transformer": small["transformer"]}, {}, "best-of-n", (2, 14)
     )
     assert taken(record, "a-s-best")["untestable"]
 
@@ -204,7 +204,10 @@ def test_claims_without_their_runs_are_not_testable(record, small):
 def test_every_claim_of_noise_is_recorded(tmp_path, monkeypatch, full, small):
     monkeypatch.setenv("ICA_OUTPUT", str(tmp_path))
     record = Record("panel_b", {"scale": "ci", "seed": 0, "end_prompts": 10}, [0])
-    stated_claims.noise(record, small, full)
+    for key, name in (("tf", "transformer"), ("gd", "gradient descent")):
+        stated_claims.noise(record, f"b-s-{key}", f"b-s-{key}-full", small, full, name)
+        stated_claims.noise(record, f"b-s-{key}-order", f"b-s-{key}-order-full", small, full, name, True)
+    stated_claims.blind(record, "b-s-blind", "b-s-blind-full", small, full)
     wanted = {id for id in claims.load() if id.startswith("b-s-")}
     assert {row["id"] for row in record._claims} == wanted and not any(
         row["untestable"] for row in record._claims
@@ -221,8 +224,8 @@ def test_pairs_compare_with_the_first_label(tmp_path, monkeypatch):
         "softmax attention": result(),
         "linear attention": result(replace(CONFIG, attention="linear"), 3.0),
     }
-    stated_claims.pair(record, "d-linear", small, full, [*small])
-    stated_claims.level(record, "d-hardly", small, full, "linear attention")
+    stated_claims.pair(record, "d-linear", "d-linear-full", small, full, [*small])
+    stated_claims.level(record, "d-hardly", "d-hardly-full", small, full, "linear attention")
     assert taken(record, "d-linear")["parts"]["value"]["value"] == pytest.approx(2, rel=0.05)
     assert taken(record, "d-linear-full")["parts"]["value"]["value"] == pytest.approx(3, rel=0.05)
     assert taken(record, "d-hardly")["parts"]["value"]["value"] == pytest.approx(

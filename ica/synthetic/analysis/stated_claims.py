@@ -1,4 +1,4 @@
-"""Claims of the six panels as the paper states them: each is recorded for small models, `id`, and for the paper's size, `id`-full.
+"""Claims of the six panels as the paper states them: each is recorded for small models, `id`, and for the paper's size, `id_full`.
 
 Errors are compared as ratios, since as stated they range over two decades. A part whose precomputed runs are not at hand makes its
 claim not testable.
@@ -32,12 +32,13 @@ Small, Full = Mapping[str, Sweep], Mapping[str, Result]
 def pair(
     record: Record,
     id: str,
+    id_full: str,
     small_runs: Small,
     full_runs: Full,
     labels: Sequence[str],
     n: int = MANY,
 ) -> None:
-    """Record the claims `id` (small) and `id`-full: errors after n triplets over those of the first of `labels`.
+    """Record the claims `id` (small) and `id_full`: errors after n triplets over those of the first of `labels`.
 
     A part for each of several others; the value itself for a single one.
     """
@@ -48,7 +49,7 @@ def pair(
             for label in others
             if {base, label} <= set(small_runs)
         },
-        f"{id}-full": {
+        id_full: {
             label: compared(full_runs[label], full_runs[base], n)
             for label in others
             if {base, label} <= set(full_runs)
@@ -61,19 +62,20 @@ def pair(
 def level(
     record: Record,
     id: str,
+    id_full: str,
     small_runs: Small,
     full_runs: Full,
     label: str,
     n: int = MANY,
 ) -> None:
-    """Record the claims `id` (small) and `id`-full about the error of one configuration after n triplets."""
+    """Record the claims `id` (small) and `id_full` about the error of one configuration after n triplets."""
     there = {label: replicated(small_runs[label].at(n))} if label in small_runs else {}
     parts(record, id, there, [label])
     there = {}
     if label in full_runs:
         run = full_runs[label]
         there = {label: panels.estimate(at(run, n), len(run.seeds))}
-    parts(record, f"{id}-full", there, [label])
+    parts(record, id_full, there, [label])
 
 
 def parts(record: Record, id: str, found: Mapping[str, dict], wanted: Sequence[str]) -> None:
@@ -97,56 +99,71 @@ def released(sweeps: Small, runs: Full, first: str, second: str, n: int = panels
 
 
 def against_rule(
-    record: Record, id: str, small_runs: Small, full_runs: Full, rule: str, points: Sequence[int]
+    record: Record,
+    id: str,
+    id_full: str,
+    small_runs: Small,
+    full_runs: Full,
+    rule: str,
+    points: Sequence[int],
 ) -> None:
     """Record the transformer's error over that of a rule that needs no training after each number of triplets."""
     wanted = [f"n = {n}" for n in points]
-    found: dict[str, dict] = {id: {}, f"{id}-full": {}}
+    found: dict[str, dict] = {id: {}, id_full: {}}
     for n, name in zip(points, wanted, strict=True):
         if {MODEL, rule} <= set(small_runs):
             found[id][name] = small_ratio(small_runs[MODEL].at(n), small_runs[rule].at(n))
         if MODEL in full_runs:
             run = full_runs[MODEL]
-            found[f"{id}-full"][name] = full_ratio(at(run, n), rule_at(run, rule, n))
+            found[id_full][name] = full_ratio(at(run, n), rule_at(run, rule, n))
     for one, measured in found.items():
         parts(record, one, measured, wanted)
 
 
-def examples(record: Record, id: str, small_runs: Small, full_runs: Full) -> None:
+def examples(record: Record, id: str, id_full: str, small_runs: Small, full_runs: Full) -> None:
     """Record the errors of transformer and GD with many triplets over those with few."""
-    found: dict[str, dict] = {id: {}, f"{id}-full": {}}
+    found: dict[str, dict] = {id: {}, id_full: {}}
     for name in (MODEL, GD):
         if name in small_runs:
             found[id][name] = small_ratio(small_runs[name].at(MANY), small_runs[name].at(FEW))
     if MODEL in full_runs:
         run = full_runs[MODEL]
         rule = (rule_at(run, GD, MANY), rule_at(run, GD, FEW))
-        found[f"{id}-full"] = {MODEL: full_ratio(at(run, MANY), at(run, FEW)), GD: full_ratio(*rule)}
+        found[id_full] = {MODEL: full_ratio(at(run, MANY), at(run, FEW)), GD: full_ratio(*rule)}
     for one, measured in found.items():
         parts(record, one, measured, (MODEL, GD))
 
 
-def noise(record: Record, small_runs: Small, full_runs: Full) -> None:
-    """Record what random rewards do to the errors of transformer and GD: `b-s-tf`, `b-s-gd`, each with -order, and `b-s-blind`."""
+def noise(
+    record: Record, id: str, id_full: str, small_runs: Small, full_runs: Full, name: str, steps: bool = False
+) -> None:
+    """Record what random rewards do to the error of the transformer or GD.
+
+    The error at p = 0.5 and 1 over that at 0, or, with `steps`, at each level over that at the level before.
+    """
     levels = (0.0, *LEVELS)
-    steps = {f"p = {a:g} to {b:g}": (a, b) for a, b in itertools.pairwise(levels)}
-    whole = {f"p = {p:g}": (0.0, p) for p in (0.5, 1.0)}
-    run = full_runs.get(MODEL)
-    for key, name in (("tf", MODEL), ("gd", GD)):
-        for suffix, wanted in (("", whole), ("-order", steps)):
-            found: dict[str, dict] = {"": {}, "-full": {}}
-            for part, (a, b) in wanted.items():
-                if name in small_runs:
-                    found[""][part] = small_ratio(
-                        small_runs[name].at(MANY, level=b), small_runs[name].at(MANY, level=a)
-                    )
-                if run and name == MODEL:
-                    found["-full"][part] = full_ratio(at(run, MANY, b), at(run, MANY, a))
-                elif run:
-                    found["-full"][part] = full_ratio(rule_at(run, GD, MANY, b), rule_at(run, GD, MANY, a))
-            for size, measured in found.items():
-                parts(record, f"b-s-{key}{suffix}{size}", measured, list(wanted))
-    blind = {"p = 1": replicated(small_runs[MODEL].at(MANY, level=1.0))} if MODEL in small_runs else {}
-    parts(record, "b-s-blind", blind, ["p = 1"])
-    blind = {"p = 1": full_ratio(at(run, MANY, 1.0), torch.ones_like(at(run, MANY, 1.0)))} if run else {}
-    parts(record, "b-s-blind-full", blind, ["p = 1"])
+    wanted = {f"p = {p:g}": (0.0, p) for p in (0.5, 1.0)}
+    if steps:
+        wanted = {f"p = {a:g} to {b:g}": (a, b) for a, b in itertools.pairwise(levels)}
+    found: dict[str, dict] = {id: {}, id_full: {}}
+    for part, (a, b) in wanted.items():
+        if name in small_runs:
+            own = small_runs[name]
+            found[id][part] = small_ratio(own.at(MANY, level=b), own.at(MANY, level=a))
+        if MODEL in full_runs:
+            run = full_runs[MODEL]
+            pair = (at(run, MANY, p) if name == MODEL else rule_at(run, GD, MANY, p) for p in (b, a))
+            found[id_full][part] = full_ratio(*pair)
+    for one, measured in found.items():
+        parts(record, one, measured, list(wanted))
+
+
+def blind(record: Record, id: str, id_full: str, small_runs: Small, full_runs: Full) -> None:
+    """Record the transformer's error with random rewards alone, over 1, that of predicting zero."""
+    there = {"p = 1": replicated(small_runs[MODEL].at(MANY, level=1.0))} if MODEL in small_runs else {}
+    parts(record, id, there, ["p = 1"])
+    there = {}
+    if MODEL in full_runs:
+        own = at(full_runs[MODEL], MANY, 1.0)
+        there = {"p = 1": full_ratio(own, torch.ones_like(own))}
+    parts(record, id_full, there, ["p = 1"])
