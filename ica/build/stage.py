@@ -45,8 +45,8 @@ IGNORED = shutil.ignore_patterns("__pycache__", ".*")
 
 
 def claims_in(source: str) -> list[str]:
-    """Ids of the claims that a cell records by a literal `record.claim("id"` or `.untestable("id"`, or hands to a function after
-    the record, `f(record, "id", "other", ...)`."""
+    """Ids of the claims that a cell records by a literal `record.claim("id"` or `.untestable("id"`, or hands after the
+    record to a function of claims, `stated_claims.pair(record, "id", "other", ...)`."""
     try:
         calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and node.args]
     except SyntaxError:  # a cell with IPython's own syntax
@@ -54,7 +54,7 @@ def claims_in(source: str) -> list[str]:
     found = []
     for call in calls:
         name, first = call.func, call.args[0]
-        if isinstance(first, ast.Name) and first.id == "record":
+        if isinstance(first, ast.Name) and first.id == "record" and "claims" in ast.unparse(name):
             texts = [isinstance(arg, ast.Constant) and isinstance(arg.value, str) for arg in call.args[1:]]
             found += [arg.value for arg in call.args[1 : 1 + [*texts, False].index(False)]]
             continue

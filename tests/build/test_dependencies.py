@@ -121,7 +121,9 @@ def test_listing_names_the_modules_of_each_notebook(sources):
 def test_claims_in_a_cell():
     assert claims_in('record.claim("a-b", value=1)\nrecord.untestable("c", why="")') == ["a-b", "c"]
     assert claims_in('other.claim("a")\nrecord.claim(name)\nrecord.figure("f")') == []
-    assert claims_in('f(record, "a", "b-full", small, "c")\ng(record, small, "d")\nh(other, "e")') == [
+    assert claims_in(
+        'claims.f(record, "a", "b-full", small, "c")\ng(record, "d")\nmy_claims(other, "e")'
+    ) == [
         "a",
         "b-full",
     ]
