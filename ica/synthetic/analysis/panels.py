@@ -237,7 +237,7 @@ def least_loss(run: Result) -> float:
 @functools.cache
 def _least_loss(config: RunConfig) -> float:
     if (config.noise, config.reward, config.scope) != ("shared", "cosine", "seen"):
-        raise ValueError("run must be of the released data and loss (shared noise, cosine, responses seen)")
+        raise ValueError("run must have shared noise, cosine reward and a loss over the responses seen")
     batch, seen = evaluation_prompts(config, count=LOOK_PROMPTS), lengths(config.N, config.form)
     scores = REWARDS[config.reward](floor.minimisers(batch, seen), batch.responses.double().unsqueeze(1))
     return prefix_pl_losses(scores, batch.quality.double(), seen).mean().item()
