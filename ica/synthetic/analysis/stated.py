@@ -240,13 +240,15 @@ def small_ratio(first: Float[Tensor, " seeds"], second: Float[Tensor, " seeds"])
     return {"value": mean, "interval": (lo, hi), "n": counted(len(first))}
 
 
-def full_ratio(first: Float[Tensor, "seeds prompts"], second: Float[Tensor, "#seeds prompts"]) -> dict:
+def full_ratio(
+    first: Float[Tensor, "seeds prompts"], second: Float[Tensor, "#seeds prompts"], seeds: int | None = None
+) -> dict:
     """Mean of the first over that of the second, on the same prompts, as a claim takes it.
 
-    The interval is that of the logarithm, over seeds and prompts (delta method): of $v / V - w / W$ with V and W the means.
+    `seeds` to count, none for rules that are not trained. The interval is that of the logarithm, over seeds and prompts (delta method): of $v / V - w / W$ with V and W the means.
     """
     V, W = first.mean().item(), second.mean().item()
-    found = panels.difference(first / V, second / W, len(first))
+    found = panels.difference(first / V, second / W, seeds)
     lo, hi = (V / W * math.exp(end) for end in found["interval"])
     return {"value": V / W, "interval": (lo, hi), "n": found["n"]}
 
@@ -264,4 +266,4 @@ def rule_at(run: Result, rule: str, n: int, level: float = 0.0) -> Float[Tensor,
 def compared(first: Result, second: Result, n: int = MANY) -> dict:
     """`full_ratio` of two runs after n triplets; seeds of the same number train on the same prompts, and of more the first are taken."""
     count = min(len(first.seeds), len(second.seeds))
-    return full_ratio(at(first, n)[:count], at(second, n)[:count])
+    return full_ratio(at(first, n)[:count], at(second, n)[:count], count)

@@ -115,7 +115,7 @@ def against_rule(
             found[id][name] = small_ratio(small_runs[MODEL].at(n), small_runs[rule].at(n))
         if MODEL in full_runs:
             run = full_runs[MODEL]
-            found[id_full][name] = full_ratio(at(run, n), rule_at(run, rule, n))
+            found[id_full][name] = full_ratio(at(run, n), rule_at(run, rule, n), len(run.seeds))
     for one, measured in found.items():
         parts(record, one, measured, wanted)
 
@@ -129,7 +129,10 @@ def examples(record: Record, id: str, id_full: str, small_runs: Small, full_runs
     if MODEL in full_runs:
         run = full_runs[MODEL]
         rule = (rule_at(run, GD, MANY), rule_at(run, GD, FEW))
-        found[id_full] = {MODEL: full_ratio(at(run, MANY), at(run, FEW)), GD: full_ratio(*rule)}
+        found[id_full] = {
+            MODEL: full_ratio(at(run, MANY), at(run, FEW), len(run.seeds)),
+            GD: full_ratio(*rule),
+        }
     for one, measured in found.items():
         parts(record, one, measured, (MODEL, GD))
 
@@ -153,7 +156,7 @@ def noise(
         if MODEL in full_runs:
             run = full_runs[MODEL]
             pair = (at(run, MANY, p) if name == MODEL else rule_at(run, GD, MANY, p) for p in (b, a))
-            found[id_full][part] = full_ratio(*pair)
+            found[id_full][part] = full_ratio(*pair, len(run.seeds) if name == MODEL else None)
     for one, measured in found.items():
         parts(record, one, measured, list(wanted))
 
@@ -165,5 +168,5 @@ def blind(record: Record, id: str, id_full: str, small_runs: Small, full_runs: F
     there = {}
     if MODEL in full_runs:
         own = at(full_runs[MODEL], MANY, 1.0)
-        there = {"p = 1": full_ratio(own, torch.ones_like(own))}
+        there = {"p = 1": full_ratio(own, torch.ones_like(own), len(own))}
     parts(record, id_full, there, ["p = 1"])
