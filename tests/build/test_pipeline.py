@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import pytest
 import small_project
 import yaml
 from small_project import build, edit, executed, run_make
@@ -65,6 +66,7 @@ def test_change_of_a_module_runs_exactly_the_notebooks_that_import_it(project):
     assert claims["alpha-small"]["measurement"]["parts"]["value"]["value"] == 1
 
 
+@pytest.mark.slow
 def test_failing_cell_ends_the_build_with_its_report_and_the_next_build_resumes(project):
     before = {name: page(project, f"notebooks/{name}") for name in ("alpha", "gamma")}
     edit(project, "gamma", "work", "values = []\nvalues[seed]")
@@ -85,6 +87,7 @@ def test_failing_cell_ends_the_build_with_its_report_and_the_next_build_resumes(
     assert "VALUE + 1" in re.sub("<[^>]*>", "", page(project, "notebooks/alpha"))
 
 
+@pytest.mark.slow
 def test_other_parameters_are_told_on_the_page_and_the_injected_cell_never_appears(project):
     done = build(project, "--profile", "paper", "--set", "seed=3")
     assert done.returncode == 0, done.stdout
