@@ -163,6 +163,15 @@ def test_the_figure_draws_each_size_that_is_there(full, small):
     plt.close("all")
 
 
+def test_without_any_precomputed_run_a_figure_says_so(record):
+    for k, (fig, data) in enumerate(
+        (stated.figure(stated.frames({}, {})), stated_noise.figure(stated_noise.frames({}, {})))
+    ):
+        assert "no precomputed runs" in fig.axes[0].texts[0].get_text()
+        record.figure(f"none-{k}", fig, data, "Nothing", stated.meanings(data))
+    assert "full" in stated.about({}, {}) and not stated.small({"a": "no-such-run"})
+
+
 def test_noise_is_drawn_solid_and_dashed(full, small):
     curves = stated_noise.frames(full, small)
     fig, data = stated_noise.figure(curves)

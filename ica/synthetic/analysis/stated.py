@@ -29,6 +29,7 @@ from ica.synthetic.training.evaluation import evaluation_prompts
 from ica.synthetic.training.results import Result, ResultError, stored
 from ica.synthetic.training.sweep import Sweep
 
+MODEL, GD = "transformer", "gradient descent"
 FEW, MANY = 2, 14  # examples seen; the paper names 14 for "many" (sec. 4)
 SIZES = {"full": "the paper's size", "small": "small, 40 seeds"}
 COLUMNS = {
@@ -180,26 +181,29 @@ def about(full_runs: Mapping[str, Result], small_runs: Mapping[str, Sweep]) -> d
         each = ", ".join(f"{label} {count}" for label, count in counts.items())
         found[size] = (
             f"{config.steps:,} training steps on batches of {config.batch} at learning rate {config.rate:g}, "
+            + ("bfloat16 matrix products, " if config.products == "bfloat16" else "")
             + (f"{same} each" if len(set(counts.values())) == 1 else f"seeds: {each}")
         )
     return found
 
 
-def draw(ax: Axes, frame: pd.DataFrame, style: Mapping[str, Mapping] | None = None) -> None:
-    """A line with its band for each label of a frame; `style` by label where it is not the house's."""
+def draw(ax: Axes, frame: pd.DataFrame) -> None:
+    """A line with its band for each label of a frame."""
     for label, group in frame.groupby("label", sort=False):
-        kind = (style or {}).get(label) or styles.style_of(label)
+        kind = styles.style_of(label)
         ax.plot(group["n"], group["nmse"], label=label, **kind)
         figures.band(ax, group["n"], group["lo"], group["hi"], colour=kind["color"])
 
 
 def figure(
-    frames: Mapping[str, pd.DataFrame], *, log: bool = False, top: float | None = None, height: float = 3.6
+    frames: Mapping[str, pd.DataFrame], *, log: bool = False, top: float | None = None
 ) -> tuple[Figure, pd.DataFrame]:
-    """The figure of a panel as stated, and its data: a column for each size that there is."""
+    """The figure of a panel as stated, and its data: a column for each size that there is, a word where there is none."""
     there = {size: frame for size, frame in frames.items() if len(frame)}
+    if not there:
+        return nothing()
     fig, axes = plt.subplots(
-        1, len(there), figsize=(5.8 if len(there) > 1 else 4.2, height), sharey=True, squeeze=False
+        1, len(there), figsize=(5.8 if len(there) > 1 else 4.2, 3.6), sharey=True, squeeze=False
     )
     for ax, (size, frame) in zip(axes[0], there.items(), strict=True):
         draw(ax, frame)
@@ -221,6 +225,14 @@ def figure(
         handlelength=3,
     )
     return fig, pd.concat(there.values(), ignore_index=True)
+
+
+def nothing() -> tuple[Figure, pd.DataFrame]:
+    """The figure, and its data, of a page whose precomputed runs are not there."""
+    fig, ax = plt.subplots(figsize=(4.2, 1.4))
+    ax.text(0.5, 0.5, "no precomputed runs are stored", ha="center", va="center")
+    ax.axis("off")
+    return fig, pd.DataFrame({"label": ["none"], "n": [0], "nmse": [math.nan]})
 
 
 def counted(seeds: int) -> dict[str, int]:
@@ -245,7 +257,8 @@ def full_ratio(
 ) -> dict:
     """Mean of the first over that of the second, on the same prompts, as a claim takes it.
 
-    `seeds` to count, none for rules that are not trained. The interval is that of the logarithm, over seeds and prompts (delta method): of $v / V - w / W$ with V and W the means.
+    `seeds` to count, none for rules that are not trained. The interval is that of the logarithm, over seeds and prompts
+    (delta method): of $v / V - w / W$ with V and W the means.
     """
     V, W = first.mean().item(), second.mean().item()
     found = panels.difference(first / V, second / W, seeds)

@@ -13,7 +13,9 @@ from ica.record.record import Record
 from ica.synthetic.analysis import panels
 from ica.synthetic.analysis.stated import (
     FEW,
+    GD,
     MANY,
+    MODEL,
     at,
     compared,
     full_ratio,
@@ -25,7 +27,6 @@ from ica.synthetic.training.evaluation import LEVELS
 from ica.synthetic.training.results import Result
 from ica.synthetic.training.sweep import Sweep
 
-MODEL, GD = "transformer", "gradient descent"
 Small, Full = Mapping[str, Sweep], Mapping[str, Result]
 
 

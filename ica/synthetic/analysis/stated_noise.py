@@ -9,10 +9,9 @@ from matplotlib.figure import Figure
 
 from ica.record import figures, styles
 from ica.synthetic.analysis import stated
+from ica.synthetic.analysis.stated import GD, MODEL
 from ica.synthetic.training.results import Result
 from ica.synthetic.training.sweep import LEVELS, Sweep
-
-MODEL, GD = "transformer", "gradient descent"
 
 
 def frames(full: Mapping[str, Result], small: Mapping[str, Sweep]) -> dict[str, pd.DataFrame]:
@@ -41,7 +40,9 @@ def _draw(ax: Axes, frame: pd.DataFrame) -> None:
 
 
 def figure(curves: Mapping[str, pd.DataFrame]) -> tuple[Figure, pd.DataFrame]:
-    """The figure, a column for each size, and its data."""
+    """The figure, a column for each size, and its data; a word where there is no size."""
+    if not curves:
+        return stated.nothing()
     fig, axes = plt.subplots(
         1, len(curves), figsize=(5.8 if len(curves) > 1 else 4.2, 4.2), sharey=True, squeeze=False
     )

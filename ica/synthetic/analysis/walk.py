@@ -19,13 +19,13 @@ from scipy import stats
 from ica import checks
 from ica.intervals import mean_interval
 from ica.synthetic.analysis.controls import RESOLVED, cut
+from ica.synthetic.analysis.stated import FEW, GD, MANY
 from ica.synthetic.task import baselines
 from ica.synthetic.task.config import RunConfig
 from ica.synthetic.task.data import Critic, SyntheticBatch
 from ica.synthetic.training import sweep
 from ica.synthetic.training.sweep import Sweep
 
-FEW, MANY = 2, 14  # triplets; the paper's text names 14 (sec. 4)
 RELEASED, STATED = ENDS = ("released", "stated")
 FACTORS = {"noise": "noise", "reward": "reward", "scope": "loss", "form": "tokens", "steps": "steps"}
 MEASURES = {"nMSE": "nmse", "1 - cos": "error"}  # name in claims -> field of `Sweep`
@@ -35,7 +35,7 @@ CONCLUSIONS = {
     "examples": f"transformer, n = {MANY} over n = {FEW}",
     "best": f"transformer over best-of-n, n = {MANY}",
 }
-GD, BEST = "gradient descent", "best-of-n"
+BEST = "best-of-n"
 Estimate = dict  # as a claim takes it: {"value": ratio, "interval": (lo, hi), "n": {"seeds": count}}
 
 
