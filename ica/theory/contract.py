@@ -1,9 +1,10 @@
 r"""What a constructed transformer was built for, and the one check of tokens against it.
 
-A construction is exact under assumptions: unit queries, at most N responses, rewards in a range and a gap apart, predictions
-within a radius of the responses at the start of every step, features that its number format resolves. Each maker attaches them
-to its model as `Transformer.built_for`, and the model checks every pass against them (`Transformer.stream`), so nothing runs
-unchecked unless `unchecked=True` asks for it. Within them the prediction is right to `bound`. Ours.
+A construction is exact under assumptions: unit queries, at most N responses, rewards in a range and a gap
+apart, predictions within a radius of the responses at the start of every step, numbers that its type
+resolves. Each maker attaches them to its model as `Transformer.built_for`, and the model checks every pass
+against them (`Transformer.stream`): nothing runs unchecked unless `unchecked=True` asks for it. Within them
+the prediction is right to `bound`. Ours.
 """
 
 from collections.abc import Iterator
@@ -20,10 +21,11 @@ LAYOUTS = ("one", "prefixes", "groups")
 
 
 def bound(dtype: torch.dtype, radius: float = 10.0) -> float:
-    """Largest error of a prediction, in RMS displacements of the prompts, within the assumptions (sharpness not set by hand).
+    r"""Largest error of a prediction within the assumptions, if the sharpness is not set by hand.
 
-    1e-12 in float64 and 1e-4 in float32 up to a radius of 10; beyond it scores round in proportion to the radius squared.
-    Measured by the tests; nothing is promised in bfloat16 (infinite).
+    1e-12 in float64 and 1e-4 in float32 up to a radius of 10; beyond it scores round in proportion to its
+    square. Unit: the RMS displacement of the prompts, or $2 \eta D$, D the largest distance of two responses,
+    if that is longer. Several queries that mix: ten times as much. Tests measure it; bfloat16 promises nothing.
     """
     return {torch.float64: 1e-12, torch.float32: 1e-4}.get(dtype, torch.inf) * max(1.0, (radius / 10) ** 2)
 
@@ -56,7 +58,7 @@ class BuiltFor:
     fewest: int = 2
     spread: float | None = None
     low: float | None = None
-    resolution: float = 0.0
+    resolution: float = 1e-14
     layout: str = "one"
     Q: int = 1
     mixing: bool = False
@@ -71,14 +73,14 @@ class BuiltFor:
         """Compare tokens with every assumption, radius over all steps included.
 
         Raises:
-            ValueError: an assumption that a prompt breaks: the assumption, its value, the prompt, and what to do.
+            ValueError: an assumption that a prompt breaks: its name and value, the prompt, what to do.
         """
         if not checks.readable(tokens):
             raise ValueError("tokens inside torch.func.vmap cannot be checked; ask for unchecked=True")
         if tokens.dtype != self.dtype:
             raise ValueError(
-                f"tokens.dtype must be {self.dtype}, as the model was built, got {tokens.dtype}; cast the prompts"
-                " by `prompts.to`, or build the model for this type"
+                f"tokens.dtype must be {self.dtype}, as the model was built, got {tokens.dtype}; cast the"
+                " prompts by `prompts.to`, or build the model for this type"
             )
         x, y, s, r = self._read(tokens.detach())
         self._check_queries(x)
@@ -112,19 +114,20 @@ class BuiltFor:
         if not (n.is_integer() and self.fewest <= n <= self.N):
             allowed = f"{self.fewest} to {self.N}" if self.fewest < self.N else str(self.N)
             raise ValueError(
-                f"N must be {allowed} responses for each of {self.Q} queries, as the model was built, got {n:g} in"
-                " every prompt; build a model for this N, or ask for unchecked=True"
+                f"N must be {allowed} responses for each of {self.Q} queries, as the model was built,"
+                f" got {n:g} in every prompt; build a model for this N, or ask for unchecked=True"
             )
         return tokens.unflatten(1, (self.Q, -1)).split([p, d, 1, 1], dim=-1)
 
     def _check_queries(self, x: Float[Tensor, "batch Q n p"]) -> None:
-        """One query for all tokens of a group, of unit norm; of norm at most 1 if they mix, else orthonormal."""
+        """One query for all tokens of a group; of norm at most 1 if queries mix, else orthonormal."""
         spread = (x - x[:, :, :1]).abs().amax(dim=(1, 2, 3))
         _refuse(spread > 0, spread, "difference of the queries of a group", "0", "give each its own prompt")
         gram = x[:, :, 0] @ x[:, :, 0].mT
         norms, close = gram.diagonal(dim1=-2, dim2=-1), 64 * self.eps
         off = norms.amax(dim=-1) - 1 if self.mixing else (norms - 1).abs().amax(dim=-1)
-        worst = norms.gather(-1, (norms - 1).abs().argmax(dim=-1, keepdim=True)).squeeze(-1).sqrt()
+        worst = norms if self.mixing else (norms - 1).abs()
+        worst = norms.gather(-1, worst.argmax(dim=-1, keepdim=True)).squeeze(-1).sqrt()
         wanted = "at most 1" if self.mixing else "1"
         remedy = "scale x, and put norm(x)^2 into eta"
         _refuse(off > close, worst, "norm of x", wanted, remedy)
@@ -160,46 +163,33 @@ class BuiltFor:
             wanted = f"at least gap = {self.gap:g}"
             remedy = "build the model for a smaller gap, or leave such prompts out"
             _refuse(near < self.gap * (1 - 1e-6) - slack, near, "reward gap", wanted, remedy)
-            need, name = self.resolution * size, f"gap = {self.gap:g} that {self.dtype} must resolve"
-            remedy = "shift the rewards towards 0, or build the model for a finer type"
-            _refuse(
-                self.gap < need,
-                size,
-                f"largest |r|, for the {name},",
-                f"at most {self.gap / (self.resolution or 1):.3g}",
-                remedy,
-            )
+            most, remedy = self.gap / self.resolution, "shift the rewards to 0, or build for a finer type"
+            wanted = f"at most {most:.3g}, so that {self.dtype} resolves gap = {self.gap:g}"
+            _refuse(size > most, size, "largest |r|", wanted, remedy)
 
     def _check_path(
         self, x: Float[Tensor, "batch Q p"], y: Float[Tensor, "batch Q n d"], r: Float[Tensor, "batch Q n 1"]
     ) -> None:
         """Radius at the start of every step, by gradient descent in float64 from W."""
-        remedy = f"take a smaller eta = {self.eta:g} or fewer steps, scale the responses, or build the model for this radius"
+        limit, wanted = self.radius, f"at most radius = {self.radius:g}"
+        remedy = f"take a smaller eta = {self.eta:g}, fewer steps, smaller responses, or a larger radius"
         for t, (prediction, distance) in enumerate(self._path(x, y, r.squeeze(-1)), start=1):
-            wanted, when = f"at most radius = {self.radius:g}", f"at the start of step {t}"
-            most = distance.amax(dim=(1, 2))
-            _refuse(
-                _beyond(most, self.radius),
-                most,
-                f"distance of the prediction from a response {when}",
-                wanted,
-                remedy,
-            )
-            norm = prediction.norm(dim=-1).amax(dim=1)
+            when = f"at the start of step {t}"
+            most, norm = distance.amax(dim=(1, 2)), prediction.norm(dim=-1).amax(dim=1)
+            name = f"distance of the prediction from a response {when}"
+            _refuse(_beyond(most, limit), most, name, wanted, remedy)
             size = norm + y.norm(dim=-1).amax(dim=(1, 2))
-            wanted = f"at most 2 radius = {2 * self.radius:g}"
-            name = f"norm of the prediction plus norm of a response {when}"
-            _refuse(_beyond(size, 2 * self.radius), size, name, wanted, remedy)
+            name = f"norm of the prediction plus that of a response {when}"
+            _refuse(_beyond(size, 2 * limit), size, name, f"at most 2 radius = {2 * limit:g}", remedy)
             if self.centred:
-                wanted = f"at most radius = {self.radius:g}"
-                _refuse(_beyond(norm, self.radius), norm, f"norm of the prediction {when}", wanted, remedy)
+                _refuse(_beyond(norm, limit), norm, f"norm of the prediction {when}", wanted, remedy)
 
     def _path(
         self, x: Float[Tensor, "batch Q p"], y: Float[Tensor, "batch Q n d"], r: Float[Tensor, "batch Q n"]
     ) -> Iterator[tuple[Float[Tensor, "batch rows d"], Float[Tensor, "batch rows n"]]]:
-        """Predictions at the start of each step (a row for each group or prefix), and distances from what they see."""
+        """Predictions at the start of each step, one a group or prefix, and distances from what they see."""
         n, prefixes = y.shape[2], self.layout == "prefixes"
-        prediction = x @ self.W.T
+        prediction = x @ self.W.T.to(x.device)
         prediction = prediction.expand(-1, n, -1) if prefixes else prediction
         gram = x @ x.mT
         for t in range(self.steps):
@@ -237,8 +227,8 @@ def _refuse(
 ) -> None:
     """ValueError that names the first prompt in which `broken` holds, if there is one."""
     if broken.any():
-        k = int(broken.nonzero()[0])
+        k, share = int(broken.nonzero()[0]), f"{int(broken.sum())} of {len(broken)} prompts"
         raise ValueError(
-            f"{name} must be {wanted}, as the model was built; prompt {k} has {values[k].item():.6g}."
-            f" {remedy[0].upper()}{remedy[1:]}, or ask for unchecked=True ({int(broken.sum())} of {len(broken)} prompts)"
+            f"{name} must be {wanted}, as the model was built; prompt {k} has {values[k].item():.6g}"
+            f" ({share} fail). {remedy[0].upper()}{remedy[1:]}, or ask for unchecked=True"
         )

@@ -1,4 +1,4 @@
-"""Nothing silently wrong: outside of its assumptions a constructed model refuses, or is right to the stated bound."""
+"""Nothing silently wrong: outside of its assumptions a constructed model refuses, or is right to the bound."""
 
 from dataclasses import replace
 
@@ -205,7 +205,7 @@ def test_a_step_size_that_leaves_the_radius_is_refused_at_its_step():
 def test_the_error_names_the_prompt_and_its_value():
     prompts, _, _, model, _ = setting("plackett_luce", 4, 1)
     with pytest.raises(
-        ValueError, match=r"reward gap must be at least gap = 0\.08.*prompt 4 has 0\.04.*1 of 5"
+        ValueError, match=r"reward gap must be at least gap = 0\.08.*prompt 4 has 0\.04.*1 of 5 prompts"
     ):
         model(close_pair(prompts, 0.5).tokens())
 
@@ -260,7 +260,7 @@ def test_types_start_tokens_and_rewards_too_large_for_the_format_are_refused():
     with pytest.raises(ValueError, match="the first token must be all zeros"):
         model(torch.cat([torch.ones(BATCH, 1, 8).double(), prompts.tokens()], 1))
     prompts, _, _, model, _ = setting("plackett_luce", 4, 1)
-    with pytest.raises(ValueError, match="must resolve"):
+    with pytest.raises(ValueError, match="torch.float64 resolves gap"):
         model(replace(prompts, rewards=prompts.rewards + 1e14).tokens())
 
 

@@ -17,8 +17,8 @@ from ica.transformer import Transformer, TransformerConfig
 class Assumptions:
     r"""What a construction may rely on; outside of it a model refuses to run (`ica.theory.contract`).
 
-    Besides: $\|y\|^2$ is given with each token, which the squared-distance reward needs; a block of attention and a
-    network could make it only approximately.
+    Besides, $\|y\|^2$ is given with each token: the squared-distance reward needs it, and the paper takes slots and one
+    more attention layer, or an FFN that approximates it, for it (App. E.4, E.5).
 
     Args:
         eta: step size of the gradient descent to follow. The step on $\hat y$ is $2 \eta \|x\|^2 (\ldots)$: the constructions
