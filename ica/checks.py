@@ -52,7 +52,7 @@ def finite(name: str, tensor: Tensor) -> Tensor:
 
 
 def readable(tensor: Tensor) -> bool:
-    """Whether the values of a tensor can be looked at: not inside `torch.func.vmap`, where they stand for many."""
+    """Whether the values of a tensor can be looked at, which `torch.func.vmap` does not allow."""
     functorch = torch._C._functorch
     while functorch.is_functorch_wrapped_tensor(tensor):
         if functorch.is_batchedtensor(tensor):

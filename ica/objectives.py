@@ -26,15 +26,15 @@ def cosine_reward(
     r"""Reward $\cos(\hat y, y_i)$ of each response (the released code's reward), whatever their norms.
 
     Raises:
-        ValueError: a prediction or response of norm 0, whose cosine is undefined. Inside `torch.func.vmap`, where values
-            cannot be looked at, vectors of norms below 1e-8 count as longer than they are, as in PyTorch.
+        ValueError: a prediction or response of norm 0, whose cosine is undefined. Inside `torch.func.vmap`,
+            where values cannot be looked at, norms below 1e-8 count as 1e-8, as in PyTorch.
     """
     prediction = _moderate("prediction", prediction).unsqueeze(-2)
     return torch.nn.functional.cosine_similarity(prediction, _moderate("responses", responses), dim=-1)
 
 
 def _moderate(name: str, vectors: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape d"]:
-    """The vectors; those whose largest entry is outside of 1e-8 to 1e8 divided by it, so that squares keep their digits."""
+    """The vectors; those with a largest entry outside of 1e-8 to 1e8 divided by it, as squares would fail."""
     if not checks.readable(vectors):
         return vectors
     size = vectors.detach().abs().amax(dim=-1, keepdim=True)
@@ -74,7 +74,7 @@ def pl_loss(
     $$L_{PL} = -\sum_{i<N} \log \frac{\exp s_{\tau(i)}}{\sum_{j \ge i} \exp s_{\tau(j)}}
     = \sum_{i<N} \log \Big( 1 + \sum_{j > i} e^{s_{\tau(j)} - s_{\tau(i)}} \Big)$$
 
-    In the second form no term is a difference of two large numbers: loss and gradient keep their digits at any margin.
+    No term of the second form is a difference of large numbers: loss and gradient keep their digits at any margin.
 
     Args:
         scores: the model's reward of each response.
@@ -142,8 +142,8 @@ def pl_direction(
     $$\sum_{i<N} \Big( y_{\tau(i)} - \sum_{j \ge i} \beta^i_j y_{\tau(j)} \Big)
     = \sum_{i<j} \beta^i_j (y_{\tau(i)} - y_{\tau(j)})$$
 
-    The terms in the prediction itself cancel, because all responses share one query. Computed in the second form, from
-    score differences $s_j - s_i = \langle y_j - y_i, 2 \hat y - y_i - y_j \rangle$, so that small weights keep their digits.
+    The terms in the prediction itself cancel, because all responses share one query. Computed in the second form,
+    from $s_j - s_i = \langle y_j - y_i, 2 \hat y - y_i - y_j \rangle$, so that small weights keep their digits.
     """
     tau = ranking(rewards, ties)
     ordered = responses.gather(-2, tau.unsqueeze(-1).expand_as(responses))

@@ -156,12 +156,12 @@ class Trace:
 class Transformer(nn.Module):
     """Embedding, blocks, readout at every token.
 
-    `built_for` is what a constructed model was built for: an object whose `check(tokens)` raises ValueError for tokens
-    outside of it. Every pass calls it, unless `unchecked=True` asks for the result all the same. None: no assumptions.
+    `built_for` is what a constructed model was built for: an object whose `check(tokens)` raises ValueError for
+    tokens outside of it. Every pass calls it, unless `unchecked=True` asks for the result all the same.
 
     Raises:
-        ValueError: tokens of another width or type than the model's, more than the learned positions, or not finite
-            (inside `torch.func.vmap`, where values cannot be looked at, the last is not checked); or as `built_for` says.
+        ValueError: tokens of another width or type than the model's, more than the learned positions, or not
+            finite (not checked inside `torch.func.vmap`, which hides values); or as `built_for` says.
     """
 
     built_for = None

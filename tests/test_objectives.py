@@ -75,7 +75,7 @@ def test_loss_is_finite_where_scores_are_extreme():
 
 
 def far(truth: list[mpmath.mpf], found: torch.Tensor) -> float:
-    """Distance from numbers of 60 digits, relative to their norm (below the range of float64: 0 counts as right)."""
+    """Distance from numbers of 60 digits, relative to their norm (below the range of float64, 0 is right)."""
     off = [mpmath.mpf(f) - t for f, t in zip(found.flatten().tolist(), truth, strict=True)]
     norm = mpmath.norm(truth)
     return float(mpmath.norm(off) / norm) if norm > 1e-290 else float(mpmath.norm(off)) * 1e290

@@ -15,11 +15,11 @@ from ica.transformer import Transformer
 def reference_tokens(
     model: Transformer, prompts, W: Float[Tensor, "d p"], eta: float, steps: int, unchecked: bool = False
 ) -> Float[Tensor, "batch n inputs"]:
-    """Tokens of the prompts (of one query or several) in the model's type, to be compared with gradient descent.
+    """Tokens of prompts (of one query or several) in the model's type, to be compared with gradient descent.
 
     Raises:
-        ValueError: a constructed model with prompts of other widths d or p, or a reference with another W, eta or
-            number of steps, than it was built for, unless unchecked; rewards that collide in the model's type.
+        ValueError: a constructed model with prompts of other widths d or p, or a reference with another W, eta
+            or number of steps, than it was built for, unless unchecked; rewards that collide in its type.
     """
     if isinstance(model.built_for, BuiltFor) and not unchecked:
         model.built_for.follows(W, eta, steps)
@@ -40,8 +40,8 @@ def predictions_along(
     """What the model would read out before the first block and after every `blocks_per_step` blocks.
 
     Raises:
-        ValueError: the model's depth is no multiple of `blocks_per_step`; tokens outside of what a constructed model
-            was built for, unless unchecked.
+        ValueError: the model's depth is no multiple of `blocks_per_step`; tokens outside of what a constructed
+            model was built for, unless unchecked.
     """
     checks.whole("blocks_per_step", blocks_per_step, 1)
     if len(model.blocks) % blocks_per_step:
@@ -96,7 +96,7 @@ def step_errors_by_unit(
         root mean square of those ways over the prompts.
 
     Raises:
-        ValueError: the model's depth is no multiple of `steps`; as `reference_tokens` and `predictions_along` say.
+        ValueError: a depth that is no multiple of `steps`; as `reference_tokens`, `predictions_along` say.
     """
     checks.whole("steps", steps, 1)
     if len(model.blocks) % steps:

@@ -127,7 +127,7 @@ class Trained:
 
 @torch.no_grad()
 def perturbed(model: Transformer, size: float, seed: int) -> Transformer:
-    """A copy with noise on every weight w: Gaussian, of standard deviation size * (1 + |w|); no construction any more."""
+    """A copy with Gaussian noise on every weight w, standard deviation size * (1 + |w|); it promises nothing."""
     generator, noisy = torch.Generator().manual_seed(seed), copy.deepcopy(model)
     noisy.built_for = None
     for weight in noisy.parameters():

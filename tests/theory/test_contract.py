@@ -1,4 +1,4 @@
-"""Nothing silently wrong: outside of its assumptions a constructed model refuses, or is right to the bound."""
+"""Nothing silently wrong: outside of its assumptions a model refuses, or is right to the bound."""
 
 from dataclasses import replace
 

@@ -45,8 +45,9 @@ def attention_only(W: Float[Tensor, "d p"], N: int, assumptions: Assumptions) ->
     for block in model.blocks[1::2]:
         _mark_heads(block.attention, layout, N, assumptions)
     model.readout.weight[:] = layout.read({"yhat": 1.0, "acc": 1.0}, dtype=assumptions.dtype)
-    sharpest = (16 * torch.finfo(assumptions.dtype).eps * assumptions.margin(N)) ** 0.5
-    kept = {"spread": assumptions.spread, "fewest": N // 2 + 1, "resolution": sharpest}
+    # scores c (r_i - top) r_j / gap must round by less than 1, or a token just taken does not see the mean
+    finest = (2 * torch.finfo(assumptions.dtype).eps * assumptions.margin(N)) ** 0.5
+    kept = {"spread": assumptions.spread, "fewest": N // 2 + 1, "resolution": finest}
     return promise(model, W, assumptions, 1, N, **kept)
 
 

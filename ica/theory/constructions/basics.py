@@ -17,16 +17,16 @@ from ica.transformer import Transformer, TransformerConfig
 class Assumptions:
     r"""What a construction may rely on; outside of it a model refuses to run (`ica.theory.contract`).
 
-    Besides, $\|y\|^2$ is given with each token: the squared-distance reward needs it, and the paper takes slots and one
-    more attention layer, or an FFN that approximates it, for it (App. E.4, E.5).
+    Besides, $\|y\|^2$ is given with each token: the squared-distance reward needs it, and the paper takes slots
+    and one more attention layer, or an FFN that approximates it, for it (App. E.4, E.5).
 
     Args:
         eta: step size of the gradient descent to follow. The step on $\hat y$ is $2 \eta \|x\|^2 (\ldots)$: the constructions
             write $2 \eta$, so queries have unit norm, or $\|x\|^2$ is absorbed in eta.
         gap: smallest difference of two rewards of one prompt.
         spread: largest difference of two rewards of one prompt.
-        radius: largest distance of a prediction from a response at the start of a step; the norms of both may sum to
-            twice as much.
+        radius: largest distance of a prediction from a response at the start of a step; the norms of both may
+            sum to twice as much.
         dtype: floating type of the weights; it sets how sharp the attention must be.
         sharpness: factor c of the reward in the scores of a selecting head; 0 means: so large that the responses not
             selected weigh less than the rounding of `dtype`, together.

@@ -25,7 +25,7 @@ def bradley_terry(
 ) -> Transformer:
     """Transformer of `steps` two-head layers that does as many gradient steps on the Bradley-Terry loss.
 
-    With N > 2 responses its loss is the first term of Plackett-Luce (InfoNCE), for 2 to N responses (App. E.2).
+    With N > 2 the loss is the first term of Plackett-Luce (InfoNCE), on 2 to N responses (App. E.2).
 
     Args:
         W: the linear model to start from; the model reads out the moved prediction at both tokens.

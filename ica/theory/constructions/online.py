@@ -68,7 +68,7 @@ def prefix_distances(
     way that the latter has gone; the quotient is the relative error. The first prefix goes no way at all.
 
     The model computes in its own type; the reference is autograd on the prompts as given. Every prompt starts
-    from the same W. Raises ValueError for a depth that is no multiple of `steps`, and as `reference_tokens` says.
+    from the same W. Raises ValueError for a depth that is no multiple of `steps`; as `reference_tokens` says.
     """
     tokens = reference_tokens(model, prompts, W, eta, steps, unchecked)
     tokens = with_start(tokens) if checks.one_of("marks", marks, MARKS) == "positions" else tokens

@@ -33,7 +33,7 @@ def plackett_luce(
 
     Args:
         W: the linear model to start from; the model reads out the moved prediction at every token.
-        N: most responses of a prompt; with fewer, the blocks left over look twice at the worst and add nothing.
+        N: most responses of a prompt; with fewer, blocks left over look twice at the worst and add nothing.
         assumptions: step size, reward gap, spread, radius and precision.
         steps: gradient steps.
         heads: 3 (selection of response and of reward apart) or 2 (one head does both).

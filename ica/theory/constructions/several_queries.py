@@ -161,7 +161,7 @@ def query_distances(
     group), and the way that the latter have gone; the quotient is the relative error.
 
     The model computes in its own type; the reference is autograd on the prompts as given. Every prompt starts
-    from the same W. Raises ValueError for a depth that is no multiple of `steps`, and as `reference_tokens` says.
+    from the same W. Raises ValueError for a depth that is no multiple of `steps`; as `reference_tokens` says.
     """
     tokens = reference_tokens(model, prompts, W, eta, steps, unchecked)
     path = summed_descent(W.expand(len(prompts.queries), *W.shape), prompts, eta, steps)

@@ -23,7 +23,7 @@ from ica.transformer import Transformer
 def written_to_responses(model: Transformer, layout: Layout) -> Transformer:
     r"""The same weights, but what went to the prediction goes, with a minus sign, to the response; in place, one step only.
 
-    Later steps would read the norm $\|y\|^2$ of responses that have moved: ValueError for a model built for more than one.
+    Later steps would read the norm $\|y\|^2$ of responses that have moved; ValueError for a model of several steps.
     """
     if model.built_for is not None and model.built_for.steps != 1:
         raise ValueError(f"model must take one step, got one built for {model.built_for.steps}")
