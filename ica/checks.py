@@ -51,6 +51,16 @@ def finite(name: str, tensor: Tensor) -> Tensor:
     return tensor
 
 
+def readable(tensor: Tensor) -> bool:
+    """Whether the values of a tensor can be looked at, which `torch.func.vmap` does not allow."""
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(tensor):
+        if functorch.is_batchedtensor(tensor):
+            return False
+        tensor = functorch.get_unwrapped(tensor)
+    return True
+
+
 def shape(name: str, tensor: Tensor, expected: tuple[int | None, ...]) -> Tensor:
     """Return `tensor` if its shape is `expected` (None: any size there); ValueError otherwise."""
     fits = tensor.ndim == len(expected) and all(

@@ -8,6 +8,7 @@ The critic's values enter the losses through $\tau$ only.
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from ica import checks
 
@@ -22,8 +23,25 @@ def squared_distance_reward(
 def cosine_reward(
     prediction: Float[Tensor, "*#batch d"], responses: Float[Tensor, "*#batch N d"]
 ) -> Float[Tensor, "*#batch N"]:
-    r"""Reward $\cos(\hat y, y_i)$ of each response (the released code's reward)."""
-    return torch.nn.functional.cosine_similarity(prediction.unsqueeze(-2), responses, dim=-1)
+    r"""Reward $\cos(\hat y, y_i)$ of each response (the released code's reward), whatever their norms.
+
+    Raises:
+        ValueError: a prediction or response of norm 0, whose cosine is undefined. Inside `torch.func.vmap`,
+            where values cannot be looked at, norms below 1e-8 count as 1e-8, as in PyTorch.
+    """
+    prediction = _moderate("prediction", prediction).unsqueeze(-2)
+    return torch.nn.functional.cosine_similarity(prediction, _moderate("responses", responses), dim=-1)
+
+
+def _moderate(name: str, vectors: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape d"]:
+    """The vectors; those with a largest entry outside of 1e-8 to 1e8 divided by it, as squares would fail."""
+    if not checks.readable(vectors):
+        return vectors
+    size = vectors.detach().abs().amax(dim=-1, keepdim=True)
+    if (size == 0).any():
+        raise ValueError(f"{name} must not be zero: a vector of norm 0 has no cosine with another")
+    odd = (size < 1e-8) | (size > 1e8)
+    return vectors / torch.where(odd, size, torch.ones_like(size)) if odd.any() else vectors
 
 
 REWARDS = {"squared_distance": squared_distance_reward, "cosine": cosine_reward}
@@ -53,7 +71,10 @@ def pl_loss(
 ) -> Float[Tensor, "*batch"]:
     r"""Plackett-Luce loss of the ranking by `rewards` under `scores`.
 
-    $$L_{PL} = -\sum_{i<N} \log \frac{\exp s_{\tau(i)}}{\sum_{j \ge i} \exp s_{\tau(j)}}$$
+    $$L_{PL} = -\sum_{i<N} \log \frac{\exp s_{\tau(i)}}{\sum_{j \ge i} \exp s_{\tau(j)}}
+    = \sum_{i<N} \log \Big( 1 + \sum_{j > i} e^{s_{\tau(j)} - s_{\tau(i)}} \Big)$$
+
+    No term of the second form is a difference of large numbers: loss and gradient keep their digits at any margin.
 
     Args:
         scores: the model's reward of each response.
@@ -70,8 +91,18 @@ def pl_loss(
     """
     checks.shape("scores", scores, tuple(rewards.shape))
     ordered = checks.finite("scores", scores).gather(-1, ranking(rewards, ties))
-    remaining = ordered.flip(-1).logcumsumexp(-1).flip(-1)
-    return (remaining - ordered)[..., :-1].sum(dim=-1)
+    above, *rest = ordered.unbind(-1)[::-1]  # from the worst response to the best
+    excess, loss = torch.zeros_like(above), torch.zeros_like(above)
+    for (
+        score
+    ) in rest:  # the largest score below this one is `above`, the log of the sum there `above + excess`
+        gap = above - score + excess
+        term = -logsigmoid(-gap)
+        loss = loss + term
+        higher = score >= above
+        excess = torch.where(higher, term, excess - logsigmoid(gap))
+        above = torch.where(higher, score, above)
+    return loss
 
 
 def bt_loss(
@@ -86,7 +117,7 @@ def bt_loss(
     """
     checks.shape("scores", scores, (*rewards.shape[:-1], 2))
     best, worst = checks.finite("scores", scores).gather(-1, ranking(rewards, ties)).unbind(-1)
-    return torch.nn.functional.softplus(worst - best)
+    return -logsigmoid(best - worst)
 
 
 def remaining_weights(scores: Float[Tensor, "*batch N"]) -> Float[Tensor, "*batch terms N"]:
@@ -108,14 +139,24 @@ def pl_direction(
 ) -> Float[Tensor, "*batch d"]:
     r"""Half of minus the gradient of the Plackett-Luce loss in the prediction, squared-distance reward.
 
-    $$\sum_{i<N} \Big( y_{\tau(i)} - \sum_{j \ge i} \beta^i_j y_{\tau(j)} \Big)$$
+    $$\sum_{i<N} \Big( y_{\tau(i)} - \sum_{j \ge i} \beta^i_j y_{\tau(j)} \Big)
+    = \sum_{i<j} \beta^i_j (y_{\tau(i)} - y_{\tau(j)})$$
 
-    The terms in the prediction itself cancel, because all responses share one query.
+    The terms in the prediction itself cancel, because all responses share one query. Computed in the second form,
+    from $s_j - s_i = \langle y_j - y_i, 2 \hat y - y_i - y_j \rangle$, so that small weights keep their digits.
     """
     tau = ranking(rewards, ties)
     ordered = responses.gather(-2, tau.unsqueeze(-1).expand_as(responses))
-    beta = remaining_weights(squared_distance_reward(prediction, ordered))
-    return (ordered[..., :-1, :] - beta @ ordered).sum(dim=-2)
+    N = ordered.shape[-2]
+    i, j = torch.triu_indices(N, N, 1, device=ordered.device)
+    better, worse = ordered[..., i, :], ordered[..., j, :]
+    apart = better - worse
+    towards = 2 * prediction.unsqueeze(-2) - (better + worse)
+    scores = apart.new_full((*apart.shape[:-2], N, N), -torch.inf)
+    scores.diagonal(dim1=-2, dim2=-1).zero_()
+    scores[..., i, j] = -(apart * towards).sum(dim=-1)
+    beta = scores.softmax(dim=-1)[..., i, j]
+    return (beta.unsqueeze(-1) * apart).sum(dim=-2)
 
 
 def pl_gradient(

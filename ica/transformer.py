@@ -156,9 +156,15 @@ class Trace:
 class Transformer(nn.Module):
     """Embedding, blocks, readout at every token.
 
+    `built_for` is what a constructed model was built for: an object whose `check(tokens)` raises ValueError for
+    tokens outside of it. Every pass calls it, unless `unchecked=True` asks for the result all the same.
+
     Raises:
-        ValueError: tokens of another width or type than the model's, not finite, or more than the learned positions.
+        ValueError: tokens of another width or type than the model's, more than the learned positions, or not
+            finite (not checked inside `torch.func.vmap`, which hides values); or as `built_for` says.
     """
+
+    built_for = None
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
@@ -169,9 +175,16 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(config.width) if config.pre_norm else nn.Identity()
         self.readout = nn.Linear(config.width, config.outputs, bias=False)
 
-    def stream(self, tokens: Float[Tensor, "batch n inputs"]) -> Float[Tensor, "batch n width"]:
-        """The residual stream before the first block."""
+    def stream(
+        self, tokens: Float[Tensor, "batch n inputs"], unchecked: bool = False
+    ) -> Float[Tensor, "batch n width"]:
+        """The residual stream before the first block; `unchecked`: whatever the model was built for."""
         checks.shape("tokens", tokens, (None, None, self.config.inputs))
+        checks.one_of("tokens.dtype", tokens.dtype, (self.embed.weight.dtype,))
+        if checks.readable(tokens):
+            checks.finite("tokens", tokens)
+        if self.built_for is not None and not unchecked:
+            self.built_for.check(tokens)
         h = self.embed(tokens)
         if self.positions is None:
             return h
@@ -182,15 +195,17 @@ class Transformer(nn.Module):
             )
         return h + self.positions.weight.repeat_interleave(each, 0)[: tokens.shape[1]]
 
-    def forward(self, tokens: Float[Tensor, "batch n inputs"]) -> Float[Tensor, "batch n outputs"]:
-        h = self.stream(tokens)
+    def forward(
+        self, tokens: Float[Tensor, "batch n inputs"], unchecked: bool = False
+    ) -> Float[Tensor, "batch n outputs"]:
+        h = self.stream(tokens, unchecked)
         for block in self.blocks:
             h = block(h)
         return self.readout(self.norm(h))
 
-    def trace(self, tokens: Float[Tensor, "batch n inputs"]) -> Trace:
+    def trace(self, tokens: Float[Tensor, "batch n inputs"], unchecked: bool = False) -> Trace:
         """The same pass, keeping what happens on the way."""
-        streams, attention = [self.stream(tokens)], []
+        streams, attention = [self.stream(tokens, unchecked)], []
         for block in self.blocks:
             attention.append(block.attention.weights(block.norm_1(streams[-1])))
             streams.append(block(streams[-1]))

@@ -2,6 +2,7 @@
 
 import math
 
+import mpmath
 import pytest
 import torch
 from hypothesis import given
@@ -73,6 +74,61 @@ def test_loss_is_finite_where_scores_are_extreme():
     torch.testing.assert_close(loss, torch.tensor([3e6], dtype=torch.float64))
 
 
+def far(truth: list[mpmath.mpf], found: torch.Tensor) -> float:
+    """Distance from numbers of 60 digits, relative to their norm (below the range of float64, 0 is right)."""
+    off = [mpmath.mpf(f) - t for f, t in zip(found.flatten().tolist(), truth, strict=True)]
+    norm = mpmath.norm(truth)
+    return float(mpmath.norm(off) / norm) if norm > 1e-290 else float(mpmath.norm(off)) * 1e290
+
+
+def exact_weights(scores: list[mpmath.mpf]) -> list[list[mpmath.mpf]]:
+    """Weight of response j in term i, for scores ranked best first, all exact."""
+    rows = [[mpmath.exp(s - scores[i]) if j >= i else mpmath.mpf(0) for j, s in enumerate(scores)]
+            for i in range(len(scores) - 1)]  # fmt: skip
+    return [[w / mpmath.fsum(row) for w in row] for row in rows]
+
+
+MARGINS = {"N": st.integers(2, 7), "power": st.floats(-1, 4), "seed": st.integers(0, 2**31)}
+
+
+@given(**MARGINS, shape=st.sampled_from(["any", "right order", "wrong order"]))
+def test_losses_keep_twelve_digits_at_margins_up_to_1e4(N, power, seed, shape):
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.rand(N, generator=generator, dtype=torch.float64) * 10**power
+    if shape != "any":
+        scores = scores.sort(descending=shape == "right order").values
+    leaf, ranks = scores.requires_grad_(True), torch.arange(N, 0, -1, dtype=torch.float64)
+    with mpmath.workdps(60):
+        s = [mpmath.mpf(v) for v in scores.tolist()]
+        beta = exact_weights(s)
+        rest = [mpmath.fsum(mpmath.exp(v - s[i]) for v in s[i + 1 :]) for i in range(N - 1)]
+        slopes = [mpmath.fsum(row[k] for row in beta) - (k < N - 1) for k in range(N)]
+        losses = [objectives.pl_loss(leaf, ranks)] + ([objectives.bt_loss(leaf, ranks)] if N == 2 else [])
+        for loss in losses:
+            assert far([mpmath.fsum(map(mpmath.log1p, rest))], loss) <= 1e-12
+            assert far(slopes, torch.autograd.grad(loss, leaf)[0]) <= 1e-12
+
+
+@given(**MARGINS, d=st.integers(1, 3), ranked=st.booleans())
+def test_gradients_keep_twelve_digits_at_margins_up_to_1e4(N, power, seed, d, ranked):
+    generator = torch.Generator().manual_seed(seed)
+    W, x = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((d, d), (d,)))
+    y = torch.randn(N, d, generator=generator, dtype=torch.float64)
+    y = y / y.norm(dim=-1, keepdim=True).amax() * 10 ** (power / 2)
+    y = y[y.norm(dim=-1).argsort()] if ranked else y
+    ranks = torch.arange(N, 0, -1, dtype=torch.float64)
+    with mpmath.workdps(60):
+        W_, x_, y_ = (mpmath.matrix(z.tolist()) for z in (W, x, y))
+        guess = W_ * x_
+        beta = exact_weights([-(mpmath.norm(guess - y_[i, :].T) ** 2) for i in range(N)])
+        move = mpmath.zeros(d, 1)
+        for i in range(N - 1):
+            for j in range(i + 1, N):
+                move += beta[i][j] * (y_[i, :] - y_[j, :]).T
+        assert far(list(-2 * move * x_.T), objectives.pl_gradient(W, x, y, ranks)) <= 1e-12
+        assert far(list(move), objectives.pl_direction(W @ x, y, ranks)) <= 1e-12
+
+
 def test_stable_ties_keep_the_order_of_the_prompt():
     rewards = torch.tensor([0.5, 0.9, 0.5])
     assert objectives.ranking(rewards, ties="stable").tolist() == [1, 0, 2]
@@ -86,6 +142,28 @@ def test_cosine_reward_is_the_cosine():
         torch.tensor([1.0, 0.0]), torch.tensor([[2.0, 0.0], [0.0, 3.0], [-1.0, 1.0]])
     )
     torch.testing.assert_close(value, torch.tensor([1.0, 0.0, -(0.5**0.5)]))
+
+
+@given(power=st.floats(-300, 150), other=st.floats(-300, 150), angle=st.floats(0, math.pi))
+def test_the_cosine_does_not_depend_on_norms(power, other, angle):
+    prediction = 10.0**power * torch.tensor([1.0, 0.0], dtype=torch.float64)
+    ray = torch.tensor([math.cos(angle), math.sin(angle)], dtype=torch.float64)
+    leaf = (10.0**other * torch.stack([ray, -ray])).requires_grad_(True)
+    value = objectives.cosine_reward(prediction, leaf)
+    torch.testing.assert_close(value, torch.stack([ray[0], -ray[0]]), rtol=0, atol=1e-14)
+    (slope,) = torch.autograd.grad(value[0] * 10.0**other, leaf)
+    torch.testing.assert_close(slope[0], torch.tensor([ray[1] ** 2, -ray[0] * ray[1]]), rtol=0, atol=1e-12)
+
+
+def test_the_cosine_of_zero_is_refused_and_moderate_vectors_keep_their_bits():
+    ordinary = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match="prediction must not be zero"):
+        objectives.cosine_reward(torch.zeros(4, 5), ordinary)
+    with pytest.raises(ValueError, match="responses must not be zero"):
+        objectives.cosine_reward(torch.ones(4, 5), ordinary * 0)
+    plain = torch.nn.functional.cosine_similarity(ordinary[:, :1], ordinary, dim=-1)
+    assert torch.equal(objectives.cosine_reward(ordinary[:, 0], ordinary), plain)
+    assert torch.equal(torch.func.vmap(objectives.cosine_reward)(ordinary[:, 0], ordinary), plain)
 
 
 @pytest.mark.usefixtures("as_users_call")

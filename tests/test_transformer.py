@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from torch.func import functional_call, stack_module_state, vmap
 
 from ica.transformer import Transformer, TransformerConfig, count_parameters
 
@@ -133,3 +134,33 @@ def test_bad_tokens_are_named():
     assert pairs(torch.zeros(1, 6, 4)).shape == (1, 6, 2)
     with pytest.raises(ValueError, match="tokens: at most 6 have a learned position, got 7"):
         pairs(torch.zeros(1, 7, 4))
+
+
+@pytest.mark.usefixtures("as_users_call")
+@pytest.mark.parametrize("run", ["forward", "trace", "stream"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda z: z.index_fill(1, torch.tensor([2]), torch.nan),
+            r"tokens must be finite; 20 of 140.*\(0, 2, 0\)",
+        ),
+        (lambda z: z.index_fill(2, torch.tensor([3]), torch.inf), "tokens must be finite; 35 of 140"),
+        (lambda z: z.float(), "tokens.dtype must be one of torch.float64; got torch.float32"),
+        (lambda z: z.long(), "tokens.dtype must be one of torch.float64; got torch.int64"),
+    ],
+)
+def test_tokens_that_are_not_finite_or_of_another_type_are_named(run, change, message):
+    model = Transformer(CONFIG).double()
+    with pytest.raises(ValueError, match=message):
+        getattr(model, run)(change(tokens()))
+
+
+def test_training_by_vmap_runs_and_still_refuses_types():
+    models = [Transformer(CONFIG).double() for _ in range(2)]
+    weights, _ = stack_module_state(models)
+    apply = vmap(lambda weight, z: functional_call(models[0], weight, (z,)))
+    both = torch.stack([tokens(), tokens() + 1])
+    torch.testing.assert_close(apply(weights, both)[1], models[1](tokens() + 1))
+    with pytest.raises(ValueError, match="tokens.dtype"):
+        apply(weights, both.float())

@@ -127,8 +127,9 @@ class Trained:
 
 @torch.no_grad()
 def perturbed(model: Transformer, size: float, seed: int) -> Transformer:
-    """A copy with noise on every weight w: Gaussian, of standard deviation size * (1 + |w|)."""
+    """A copy with Gaussian noise on every weight w, standard deviation size * (1 + |w|); it promises nothing."""
     generator, noisy = torch.Generator().manual_seed(seed), copy.deepcopy(model)
+    noisy.built_for = None
     for weight in noisy.parameters():
         noise = torch.randn(weight.shape, generator=generator, dtype=torch.float64).to(weight.dtype)
         weight.add_(checks.positive("size", size) * (1 + weight.abs()) * noise)
@@ -143,7 +144,7 @@ def train(
     The models share one program but nothing else: each ends where it would end if trained alone.
 
     Raises:
-        ValueError: no model, models of different configurations, or not one seed for each.
+        ValueError: no model, models of different configurations, or not one seed for each; tokens not finite.
     """
     if not models or len(models) != len(seeds):
         raise ValueError(
@@ -151,8 +152,12 @@ def train(
         )
     if any(model.config != models[0].config for model in models):
         raise ValueError("models must have one configuration, got different ones")
+    for name, examples in (("pool", pool), ("held_out", held_out)):
+        checks.finite(f"{name}.tokens", examples.tokens)
     weights, _ = stack_module_state(models)
-    apply = vmap(lambda weight, tokens: functional_call(models[0], weight, (tokens,)))
+    skeleton = copy.deepcopy(models[0])
+    skeleton.built_for = None
+    apply = vmap(lambda weight, tokens: functional_call(skeleton, weight, (tokens,)))
     optimiser = torch.optim.Adam(weights.values(), betas=(0.9, 0.99), foreach=True)
     batches = _minibatches(len(pool.tokens), seeds, schedule)
     looks = sorted(
@@ -203,5 +208,6 @@ def _update(
 def _unstack(models: list[Transformer], weights: dict[str, Float[Tensor, "models ..."]]) -> list[Transformer]:
     copies = copy.deepcopy(models)
     for k, model in enumerate(copies):
+        model.built_for = None  # trained, so no construction any more
         model.load_state_dict({name: stacked[k].detach() for name, stacked in weights.items()})
     return copies

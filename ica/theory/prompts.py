@@ -47,8 +47,9 @@ class Prompts:
     def tokens(self) -> Float[Tensor, "batch N inputs"]:
         r"""Tokens $(x, y_i, \|y_i\|^2, r_i)$: the triplet, with the squared norm of the response as a feature.
 
-        The norm is needed by the squared-distance reward only; if all responses have one norm, it drops out of
-        every softmax and the feature may be dropped with it.
+        That the norm is given is an assumption of every construction (the paper takes a layer or an FFN for it).
+        Only the squared-distance reward needs it; if all responses have one norm, it drops out of every softmax
+        and the feature may be dropped with it.
         """
         norms = self.responses.square().sum(dim=-1, keepdim=True)
         query = self.query.unsqueeze(1).expand(-1, self.responses.shape[1], -1)

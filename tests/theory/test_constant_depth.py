@@ -23,7 +23,9 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def worst_error(build, N, d, steps=1, dtype=torch.float64, gap=None, seed=0, batch=4, **options) -> float:
+def worst_error(
+    build, N, d, steps=1, dtype=torch.float64, gap=None, seed=0, batch=4, unchecked=False, **options
+) -> float:
     """Largest relative error over prompts and tokens against gradient descent by autograd in float64."""
     gap = gap or default_gap(N)
     prompts = sample_prompts(batch, N, d, gap=gap, generator=seeded(seed))
@@ -33,7 +35,7 @@ def worst_error(build, N, d, steps=1, dtype=torch.float64, gap=None, seed=0, bat
     model = build(W, N, Assumptions(eta=eta, gap=gap, dtype=dtype), steps, **options)
     assert type(model) is Transformer and model.config.heads == 1
     with torch.no_grad():
-        moved = model(prompts.to(dtype).tokens()).double()
+        moved = model(prompts.to(dtype).tokens(), unchecked).double()
     goal, first = (path[k].mT.expand_as(moved) for k in (-1, 0))
     return float(relative_errors(moved, goal, first).max())
 
@@ -137,7 +139,9 @@ def test_rewards_closer_than_the_gap_break_the_construction():
     def coarse(W, N, assumptions, steps):
         return constant_depth(W, N, Assumptions(eta=assumptions.eta, gap=0.4), steps)
 
-    assert worst_error(coarse, 8, 3, batch=20) > 1e-2
+    with pytest.raises(ValueError, match="reward gap must be at least gap = 0.4"):
+        worst_error(coarse, 8, 3, batch=20)
+    assert worst_error(coarse, 8, 3, batch=20, unchecked=True) > 1e-2
 
 
 def test_windows_share_one_point_and_cover_the_grid():

@@ -75,7 +75,9 @@ def test_error_falls_as_sharpness_grows_and_not_to_zero_before():
     assert errors[0] > 1e-2 > errors[1] > 1e-4 > errors[2] > 1e-9
 
 
-@pytest.mark.parametrize("build", [lambda W, a: bradley_terry(W, a), lambda W, a: plackett_luce(W, 4, a)])
+@pytest.mark.parametrize(
+    "build", [lambda W, a: bradley_terry(W, a, N=4), lambda W, a: plackett_luce(W, 4, a)]
+)
 def test_a_construction_is_an_ordinary_transformer(build):
     prompts, W, scales = setting(4, 3, 1)
     model = build(W, Assumptions(**scales))

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ica import checks
-from ica.theory.constructions.basics import Assumptions, blank, start
+from ica.theory.constructions.basics import Assumptions, blank, promise, start
 from ica.theory.constructions.layout import Layout, set_head
 from ica.transformer import Attention, Transformer
 
@@ -29,7 +29,7 @@ def attention_only(W: Float[Tensor, "d p"], N: int, assumptions: Assumptions) ->
 
     Args:
         W: the linear model to start from; the model reads out the moved prediction at every token.
-        N: number of responses of a prompt.
+        N: most responses of a prompt; the least number is (N + 1) / 2, for which marks are large enough.
         assumptions: step size, reward gap, spread, radius and precision.
 
     Raises:
@@ -45,7 +45,10 @@ def attention_only(W: Float[Tensor, "d p"], N: int, assumptions: Assumptions) ->
     for block in model.blocks[1::2]:
         _mark_heads(block.attention, layout, N, assumptions)
     model.readout.weight[:] = layout.read({"yhat": 1.0, "acc": 1.0}, dtype=assumptions.dtype)
-    return model
+    # scores c (r_i - top) r_j / gap must round by less than 1, or a token just taken does not see the mean
+    finest = (2 * torch.finfo(assumptions.dtype).eps * assumptions.margin(N)) ** 0.5
+    kept = {"spread": assumptions.spread, "fewest": N // 2 + 1, "resolution": finest}
+    return promise(model, W, assumptions, 1, N, **kept)
 
 
 def _term_heads(attention: Attention, layout: Layout, N: int, assumptions: Assumptions) -> None:

@@ -9,19 +9,24 @@ from torch import Tensor
 
 from ica import checks
 from ica.theory.constructions.layout import Layout, zero_
+from ica.theory.contract import BuiltFor
 from ica.transformer import Transformer, TransformerConfig
 
 
 @dataclass(frozen=True)
 class Assumptions:
-    r"""What a construction may rely on; outside of it nothing is promised.
+    r"""What a construction may rely on; outside of it a model refuses to run (`ica.theory.contract`).
+
+    Besides, $\|y\|^2$ is given with each token: the squared-distance reward needs it, and the paper takes slots
+    and one more attention layer, or an FFN that approximates it, for it (App. E.4, E.5).
 
     Args:
         eta: step size of the gradient descent to follow. The step on $\hat y$ is $2 \eta \|x\|^2 (\ldots)$: the constructions
             write $2 \eta$, so queries have unit norm, or $\|x\|^2$ is absorbed in eta.
         gap: smallest difference of two rewards of one prompt.
         spread: largest difference of two rewards of one prompt.
-        radius: largest distance of a prediction, on the way, from a response.
+        radius: largest distance of a prediction from a response at the start of a step; the norms of both may
+            sum to twice as much.
         dtype: floating type of the weights; it sets how sharp the attention must be.
         sharpness: factor c of the reward in the scores of a selecting head; 0 means: so large that the responses not
             selected weigh less than the rounding of `dtype`, together.
@@ -83,4 +88,19 @@ def blank(layout: Layout, W: Float[Tensor, "d p"], assumptions: Assumptions, **k
         model.embed.weight[layout.slices["yhat"], :p] = W
         model.embed.bias[layout.slices["one"]] = 1.0
         model.readout.weight[:] = layout.read({"yhat": 1.0}, dtype=assumptions.dtype)
+    return model
+
+
+def promise(
+    model: Transformer, W: Float[Tensor, "d p"], assumptions: Assumptions, steps: int, N: int, **more
+) -> Transformer:
+    """The model, carrying what it was built for.
+
+    Args:
+        N: most responses that it is right for.
+        more: further fields of `BuiltFor`, and those that differ from the assumptions.
+    """
+    told = {name: getattr(assumptions, name) for name in ("eta", "gap", "radius", "dtype")}
+    told |= {"resolution": 64 * torch.finfo(assumptions.dtype).eps}
+    model.built_for = BuiltFor(W.double(), steps=steps, N=N, **(told | more))
     return model

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ica import checks
-from ica.theory.constructions.basics import Assumptions, blank, start
+from ica.theory.constructions.basics import Assumptions, blank, promise, start
 from ica.theory.constructions.layout import Layout, set_head
 from ica.transformer import Transformer
 
@@ -20,21 +20,26 @@ def bt_layout(d: int, p: int) -> Layout:
     return Layout(x=p, y=d, s=1, r=1, yhat=d, one=1)
 
 
-def bradley_terry(W: Float[Tensor, "d p"], assumptions: Assumptions, steps: int = 1) -> Transformer:
+def bradley_terry(
+    W: Float[Tensor, "d p"], assumptions: Assumptions, steps: int = 1, N: int = 2
+) -> Transformer:
     """Transformer of `steps` two-head layers that does as many gradient steps on the Bradley-Terry loss.
+
+    With N > 2 the loss is the first term of Plackett-Luce (InfoNCE), on 2 to N responses (App. E.2).
 
     Args:
         W: the linear model to start from; the model reads out the moved prediction at both tokens.
         assumptions: step size, reward gap and precision.
         steps: gradient steps, one layer each.
+        N: most responses of a prompt.
 
     Raises:
-        ValueError: W not a finite matrix, steps < 1.
+        ValueError: W not a finite matrix, steps < 1, N < 2.
     """
     W = start(W, assumptions)
     d, p = W.shape
     layout = bt_layout(d, p)
-    layers = checks.whole("steps", steps, 1)
+    layers, c = checks.whole("steps", steps, 1), assumptions.c(checks.whole("N", N, 2))
     model = blank(layout, W, assumptions, layers=layers, heads=2, head_width=d + 1)
     read, eta = layout.read, assumptions.eta
     for block in model.blocks:
@@ -42,7 +47,7 @@ def bradley_terry(W: Float[Tensor, "d p"], assumptions: Assumptions, steps: int 
             block.attention,
             0,
             query=read({"one": 1.0}),
-            key=read({"r": assumptions.c(2)}),
+            key=read({"r": c}),
             value=read({"y": 1.0}),
             output=read({"yhat": 2 * eta}),
         )
@@ -54,4 +59,4 @@ def bradley_terry(W: Float[Tensor, "d p"], assumptions: Assumptions, steps: int 
             value=read({"y": 1.0}),
             output=read({"yhat": -2 * eta}),
         )
-    return model
+    return promise(model, W, assumptions, steps, N, first_term=True)

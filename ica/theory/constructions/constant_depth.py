@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ica import checks
-from ica.theory.constructions.basics import Assumptions, blank, start
+from ica.theory.constructions.basics import Assumptions, blank, promise, start
 from ica.theory.constructions.layout import Layout, Unit, carry, set_head, set_units
 from ica.theory.constructions.thresholds import Grid, clear_units, key_units, mask_strength, query_units
 from ica.transformer import Attention, Transformer
@@ -49,7 +49,7 @@ def constant_depth(
 
     Args:
         W: the linear model to start from; the model reads out the moved prediction at every token.
-        N: number of responses of a prompt.
+        N: number of responses of a prompt, exactly: the average over the tokens is multiplied by it.
         assumptions: step size, reward gap, spread, radius and precision; all rewards lie in [low, low +
             spread].
         steps: gradient steps.
@@ -77,7 +77,7 @@ def constant_depth(
         term_head(term.attention, layout, N, assumptions, "acc")
         average_head(average.attention, layout, N, assumptions, layout.read({"acc": 1.0, "y": 1.0}))
         set_units(average.feed_forward, carry(layout, "acc"))
-    return model
+    return promise(model, W, assumptions, steps, N, fewest=N, spread=assumptions.spread, low=low)
 
 
 def term_head(attention: Attention, layout: Layout, N: int, assumptions: Assumptions, target: str) -> None:
@@ -155,7 +155,7 @@ def windowed(
         else:
             average_head(block.attention, layout, N, assumptions, layout.read({"acc": 1.0}))
             set_units(block.feed_forward, carry(layout, "acc"))
-    return model
+    return promise(model, W, assumptions, steps, N, fewest=N, spread=assumptions.spread, low=low)
 
 
 def enter_window(layout: Layout, grid: Grid, cut: list[Tensor], b: int) -> list[Unit]:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ica import checks
-from ica.theory.constructions.basics import Assumptions, blank, start
+from ica.theory.constructions.basics import Assumptions, blank, promise, start
 from ica.theory.constructions.layout import Layout, set_head
 from ica.theory.prompts import Prompts
 from ica.transformer import Attention, Transformer
@@ -46,7 +46,7 @@ def one_head(W: Float[Tensor, "d p"], assumptions: Assumptions) -> Transformer:
     model, layout = _frame(W, assumptions, 1)
     _preference(model.blocks[0].attention, layout, assumptions.eta)
     model.readout.weight[:] = layout.read({"yhat": 1.0, "y": 2 * assumptions.eta, "acc": 1.0})
-    return model
+    return promise(model, start(W, assumptions), assumptions, 1, 2, gap=0.0)  # it reads no reward
 
 
 @torch.no_grad()
@@ -69,7 +69,7 @@ def one_head_twice(W: Float[Tensor, "d p"], assumptions: Assumptions) -> Transfo
     )
     _preference(model.blocks[1].attention, layout, assumptions.eta)
     model.readout.weight[:] = layout.read({"yhat": 1.0, "acc": 1.0})
-    return model
+    return promise(model, start(W, assumptions), assumptions, 1, 2)
 
 
 def opposed_pairs(

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from ica import checks
 from ica.objectives import predict
-from ica.theory.compare import predictions_along
-from ica.theory.constructions.basics import Assumptions, blank, start
+from ica.theory.compare import predictions_along, reference_tokens
+from ica.theory.constructions.basics import Assumptions, blank, promise, start
 from ica.theory.constructions.layout import Layout, carry, set_head, set_units
 from ica.theory.constructions.several_queries import step_units, with_start
 from ica.theory.constructions.thresholds import Grid, clear_units, key_units, mask_strength, query_units
@@ -62,16 +62,18 @@ def prefix_distances(
     eta: float,
     steps: int,
     marks: str = "thresholds",
+    unchecked: bool = False,
 ) -> tuple[Float[Tensor, "steps batch N"], Float[Tensor, "steps batch N"]]:
     """Distance of the model's prediction for each prefix from autograd's after 1, ..., `steps` steps, and the
     way that the latter has gone; the quotient is the relative error. The first prefix goes no way at all.
 
     The model computes in its own type; the reference is autograd on the prompts as given. Every prompt starts
-    from the same W. Raises ValueError for a depth that is no multiple of `steps`.
+    from the same W. Raises ValueError for a depth that is no multiple of `steps`; as `reference_tokens` says.
     """
+    tokens = reference_tokens(model, prompts, W, eta, steps, unchecked)
+    tokens = with_start(tokens) if checks.one_of("marks", marks, MARKS) == "positions" else tokens
     path = online_descent(W.expand(len(prompts.query), *W.shape), prompts, eta, steps)
-    tokens = online_tokens(prompts.to(model.readout.weight.dtype), marks)
-    read = predictions_along(model, tokens, len(model.blocks) // steps)[1:].to(path.dtype)
+    read = predictions_along(model, tokens, len(model.blocks) // steps, unchecked)[1:].to(path.dtype)
     moved = read[:, :, read.shape[2] - path.shape[2] :]
     return (moved - path[1:]).norm(dim=-1), (path[1:] - path[:1]).norm(dim=-1)
 
@@ -139,7 +141,8 @@ def online(
         write(block, layout, n, assumptions, first=i == 0, last=i % terms == terms - 1 and not mean)
     if mean:
         _write_mean(model.blocks[-1].attention, layout, n, assumptions, by_position)
-    return model
+    kept = {"spread": assumptions.spread, "low": 0.0, "start_token": by_position, "centred": by_position}
+    return promise(model, W, assumptions, steps, N, layout="prefixes", **kept)
 
 
 def _write_heads(

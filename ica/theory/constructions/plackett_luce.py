@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ica import checks
-from ica.theory.constructions.basics import Assumptions, blank, start
+from ica.theory.constructions.basics import Assumptions, blank, promise, start
 from ica.theory.constructions.layout import Layout, Unit, carry, set_head, set_units
 from ica.transformer import Attention, Transformer
 
@@ -33,7 +33,7 @@ def plackett_luce(
 
     Args:
         W: the linear model to start from; the model reads out the moved prediction at every token.
-        N: number of responses of a prompt.
+        N: most responses of a prompt; with fewer, blocks left over look twice at the worst and add nothing.
         assumptions: step size, reward gap, spread, radius and precision.
         steps: gradient steps.
         heads: 3 (selection of response and of reward apart) or 2 (one head does both).
@@ -52,7 +52,7 @@ def plackett_luce(
         _write_heads(block.attention, layout, N, assumptions)
         units = finish(layout) if i % terms == terms - 1 else eliminate(layout, assumptions.gap)
         set_units(block.feed_forward, units + carry(layout, "top"))
-    return model
+    return promise(model, W, assumptions, steps, N, spread=assumptions.spread)
 
 
 def _write_heads(attention: Attention, layout: Layout, N: int, assumptions: Assumptions) -> None:

@@ -26,8 +26,8 @@ from torch import Tensor
 
 from ica import checks
 from ica.objectives import pl_direction, pl_loss, squared_distance_reward
-from ica.theory.compare import predictions_along
-from ica.theory.constructions.basics import Assumptions, blank, start
+from ica.theory.compare import predictions_along, reference_tokens
+from ica.theory.constructions.basics import Assumptions, blank, promise, start
 from ica.theory.constructions.layout import Layout, Unit, carry, set_head, set_units
 from ica.theory.constructions.plackett_luce import eliminate
 from ica.theory.constructions.thresholds import clear_units
@@ -150,18 +150,23 @@ def summed_descent(
 
 
 def query_distances(
-    model: Transformer, prompts: SeveralQueries, W: Float[Tensor, "d p"], eta: float, steps: int
+    model: Transformer,
+    prompts: SeveralQueries,
+    W: Float[Tensor, "d p"],
+    eta: float,
+    steps: int,
+    unchecked: bool = False,
 ) -> tuple[Float[Tensor, "steps batch Q"], Float[Tensor, "steps batch Q"]]:
     """Distance of the model's predictions from autograd's after 1, ..., `steps` steps (worst token of each
     group), and the way that the latter have gone; the quotient is the relative error.
 
     The model computes in its own type; the reference is autograd on the prompts as given. Every prompt starts
-    from the same W. Raises ValueError for a depth that is no multiple of `steps`.
+    from the same W. Raises ValueError for a depth that is no multiple of `steps`; as `reference_tokens` says.
     """
+    tokens = reference_tokens(model, prompts, W, eta, steps, unchecked)
     path = summed_descent(W.expand(len(prompts.queries), *W.shape), prompts, eta, steps)
     reference = torch.stack([predictions(each, prompts) for each in path])
-    tokens = prompts.to(model.readout.weight.dtype).tokens()
-    read = predictions_along(model, tokens, len(model.blocks) // steps)[1:].to(path.dtype)
+    read = predictions_along(model, tokens, len(model.blocks) // steps, unchecked)[1:].to(path.dtype)
     moved = torch.stack([prompts.at_queries(each) for each in read])
     distance = (moved - reference[1:].unsqueeze(3)).norm(dim=-1).amax(dim=-1)
     return distance, (reference[1:] - reference[:1]).norm(dim=-1)
@@ -242,13 +247,12 @@ def several_queries(
     r"""Softmax transformer that takes gradient steps on the summed loss of Q queries with N responses each.
 
     Tokens as in `SeveralQueries.tokens`; the prediction of query q is read at each token of its group.
-    Assumed
-    besides: rewards in [0, spread]; queries of norm at most 1.
+    Assumed besides: rewards in [0, spread]; queries of norm at most 1 (orthonormal if pairs is 0).
 
     Args:
         pairs: pairs K of mixing heads, one block of them per step after N-1 blocks; 0 leaves the groups apart
-            (N-1 blocks per step), which is right for orthonormal queries, or if each unit query has its
-            own W.
+            (N-1 blocks per step), which is right for orthonormal queries; for other unit queries it is the
+            step of one W for each query, which the check does not take (`unchecked=True`).
         epsilon: scale of the mixing scores; default `balanced_epsilon`. The error falls as $\epsilon^{2K}$
             until rounding, which grows as $1/\epsilon$, stops it.
 
@@ -281,7 +285,8 @@ def several_queries(
                 marks + step_units(layout, assumptions.eta) if ends else _eliminate(layout, assumptions.gap)
             )
         set_units(block.feed_forward, units + carry(layout, "top"))
-    return model
+    kept = {"fewest": N, "spread": assumptions.spread, "low": 0.0, "mixing": pairs > 0}
+    return promise(model, W, assumptions, steps, N, layout="groups", Q=Q, start_token=True, **kept)
 
 
 @torch.no_grad()
