@@ -1,8 +1,10 @@
-r"""How far the paper's own construction is from the gradient step: its formulas evaluated directly, and a search of the best gamma.
+r"""How far the paper's own construction is from the gradient step: its formulas evaluated directly, and a
+search of the best gamma.
 
-`formula_path` follows Lemmas E.6 and E.7 for many values of gamma at once, in any floating type; it is what the weights of
-`ica.theory.constructions.paper` compute (way 1, renewed by a layer), without the matrices. Errors are in units of the root mean square
-displacement of the prediction over the prompts. Serves the page "The paper's own construction".
+`formula_path` follows Lemmas E.6 and E.7 for many values of gamma at once, in any floating type; it is what
+the weights of `ica.theory.constructions.paper` compute (way 1, renewed by a layer), without the matrices.
+Errors are in units of the root mean square displacement of the prediction over the prompts. Serves the page
+"The paper's own construction".
 """
 
 import math
@@ -14,7 +16,10 @@ from torch import Tensor
 
 from ica import checks
 from ica.objectives import pl_direction, squared_distance_reward
-from ica.theory.constructions.paper import PaperScales, paper_construction, paper_tokens
+from ica.theory.constructions.online import prefix
+from ica.theory.constructions.paper import PaperScales, given, paper_construction, paper_tokens
+from ica.theory.constructions.paper_causal import CausalScales, causal_construction, causal_tokens
+from ica.theory.constructions.several_queries import SeveralQueries, directions
 from ica.theory.prompts import Prompts
 from ica.transformer import Transformer
 
@@ -22,11 +27,14 @@ from ica.transformer import Transformer
 def ladder_prompts(
     batch: int, N: int, d: int, gap: float, generator: torch.Generator, ratio: float = 1.0
 ) -> Prompts:
-    """Unit queries, Gaussian responses of unit mean square norm, rewards in random order with given steps between neighbours.
+    """Unit queries, Gaussian responses of unit mean square norm, rewards in random order with given steps
+    between neighbours.
 
     Args:
-        gap: least difference of two rewards. The best reward is 1, the others go down from it, below 0 if they must.
-        ratio: largest difference of neighbours over the least; each is uniform between the two. 1: evenly spaced.
+        gap: least difference of two rewards. The best reward is 1, the others go down from it, below 0 if
+            they must.
+        ratio: largest difference of neighbours over the least; each is uniform between the two. 1: evenly
+            spaced.
 
     Raises:
         ValueError: a size below its least value, gap not positive, ratio below 1.
@@ -59,7 +67,8 @@ class Path:
 
     Args:
         shift: what every response has moved by; the exact value is $-\\Delta W x$.
-        epsilons: in each block that eliminates, the best remaining reward less the average; what relu sees of it.
+        epsilons: in each block that eliminates, the best remaining reward less the average; what relu sees
+            of it.
         pushed: number of responses that were never pushed before and are pushed in the block.
     """
 
@@ -86,7 +95,8 @@ def formula_path(
     epsilon_0: Float[Tensor, " settings"],
     lift: float = 0.0,
 ) -> Path:
-    """Lemmas E.6 and E.7, N - 1 times, in the prompts' type; the last elimination, which nothing reads, is left out.
+    """Lemmas E.6 and E.7, N - 1 times, in the prompts' type; the last elimination, which nothing reads, is
+    left out.
 
     Args:
         gamma, epsilon_0, lift: as in `PaperScales`, a pair of the first two for each setting.
@@ -127,10 +137,18 @@ def exact_shift(prompts: Prompts, W: Float[Tensor, "d p"], eta: float) -> Float[
     return -2 * eta * pl_direction(prompts.query @ W.T, prompts.responses, prompts.rewards)
 
 
+def first_term_shift(prompts: Prompts, W: Float[Tensor, "d p"], eta: float) -> Float[Tensor, "batch d"]:
+    r"""$-\Delta W x$ for the first Plackett-Luce term alone: InfoNCE, its positive the best response."""
+    best = prompts.rewards.argmax(dim=-1)
+    beta = squared_distance_reward(prompts.query @ W.T, prompts.responses).softmax(dim=-1)
+    average = (beta.unsqueeze(1) @ prompts.responses).squeeze(1)
+    return 2 * eta * (average - prompts.responses[torch.arange(len(best)), best])
+
+
 def relative(
     shift: Float[Tensor, "*settings batch d"], exact: Float[Tensor, "batch d"]
 ) -> Float[Tensor, "*settings batch"]:
-    """Distance of each shift from the exact one, in RMS displacements; infinite where the shift is not a number."""
+    """Distance of each shift from the exact one, in RMS displacements; infinite where it is not a number."""
     error = (shift.to(exact.dtype) - exact).norm(dim=-1) / exact.norm(dim=-1).square().mean().sqrt()
     return error.nan_to_num(math.inf, posinf=math.inf)
 
@@ -148,15 +166,21 @@ def model_shift(
 def model_error(
     prompts: Prompts, W: Float[Tensor, "d p"], scales: PaperScales, terms: int | None = None
 ) -> Float[Tensor, " batch"]:
-    """Error of the transformer itself against the closed form, worst token of each prompt; all N - 1 terms by default."""
+    """Error of the transformer itself against the closed form, worst token of each prompt.
+
+    Raises:
+        ValueError: terms neither 1 (InfoNCE) nor the default, all of the loss.
+    """
+    checks.one_of("terms", terms, (None, 1))
     model = paper_construction(W, prompts.responses.shape[1], scales, terms)
     shift = model_shift(model, prompts, W, scales.way)
-    return relative(shift.transpose(0, 1), exact_shift(prompts, W, scales.eta)).amax(dim=0)
+    exact = exact_shift if terms is None else first_term_shift
+    return relative(shift.transpose(0, 1), exact(prompts, W, scales.eta)).amax(dim=0)
 
 
 @dataclass(frozen=True)
 class Best:
-    """The best setting that a search found: gamma, epsilon_0, the error it reaches and whether it ends the range of gamma."""
+    """What a search found: gamma, epsilon_0, the error they reach, and whether gamma ends the range."""
 
     gamma: float
     epsilon_0: float
@@ -182,7 +206,7 @@ def errors_over_gamma(
     dtype: torch.dtype = torch.float64,
     lift: float = 0.0,
 ) -> tuple[Float[Tensor, " settings"], Path]:
-    """Largest error over the prompts for each setting, computed in `dtype` against the closed form in float64."""
+    """Largest error over the prompts for each setting, computed in `dtype`, the closed form in float64."""
     path = formula_path(prompts.to(dtype), W, eta, gamma, epsilon_0, lift)
     return relative(path.shift, exact_shift(prompts, W, eta)).amax(dim=-1), path
 
@@ -197,7 +221,7 @@ def best_setting(
     pushes: Float[Tensor, " pushes"],
     lift: float = 0.0,
 ) -> Best:
-    """The pair of gamma and epsilon_0 with the least largest error over the prompts, among all combinations."""
+    """The pair of gamma and epsilon_0 with the least largest error over the prompts, of all pairs."""
     gamma, epsilon_0 = settings(prompts.responses.shape[1], gap, products, pushes)
     if lift:
         epsilon_0 = torch.full_like(gamma, lift)
@@ -209,3 +233,60 @@ def best_setting(
 def scales_at(best: Best, scales: PaperScales) -> PaperScales:
     """The scales of a model at the setting that a search found."""
     return replace(scales, gamma=best.gamma, epsilon_0=best.epsilon_0)
+
+
+def alike_queries(
+    batch: int, M: int, N: int, d: int, inner: float, gap: float, generator: torch.Generator
+) -> SeveralQueries:
+    """Prompts of M unit queries, any two with one inner product, N evenly spaced rewards each, on levels
+    that differ by up to 1/2.
+
+    Raises:
+        ValueError: M > d, inner outside of [0, 1).
+    """
+    if checks.whole("M", M, 1) > d:
+        raise ValueError(f"M must be at most d = {d}, got {M}")
+    if not 0 <= inner < 1:
+        raise ValueError(f"inner must be at least 0 and below 1, got {inner}")
+    gram = torch.full((M, M), float(inner), dtype=torch.float64).fill_diagonal_(1.0)
+    frame = torch.linalg.qr(torch.randn(batch, d, d, generator=generator, dtype=torch.float64)).Q[..., :M]
+    queries = (frame @ torch.linalg.cholesky(gram).T).transpose(1, 2)
+    groups = [ladder_prompts(batch, N, d, gap, generator) for _ in range(M)]
+    level = torch.rand(batch, M, 1, generator=generator, dtype=torch.float64) / 2
+    rewards = torch.stack([group.rewards for group in groups], dim=1) - level
+    return SeveralQueries(queries, torch.stack([group.responses for group in groups], dim=1), rewards)
+
+
+@torch.no_grad()
+def queries_error(
+    prompts: SeveralQueries, W: Float[Tensor, "d p"], scales: PaperScales
+) -> Float[Tensor, "batch M"]:
+    r"""Error of App. F.1, worst token of each group: every group should take the step of its own loss,
+    $-2\eta D_q$.
+
+    The unit is the RMS displacement over all groups. N - 1 blocks serve all groups; way 1 has a slot for
+    each of the M N tokens.
+    """
+    batch, M, N, _ = prompts.responses.shape
+    query = prompts.queries.repeat_interleave(N, dim=1)
+    responses = prompts.responses.flatten(1, 2)
+    triplets = torch.cat([query, responses, prompts.rewards.flatten(1).unsqueeze(-1)], dim=-1)
+    tokens = torch.cat([triplets, *given(query, responses, W, scales.way)], dim=-1).to(scales.dtype)
+    model = paper_construction(W, M * N, scales, N - 1)
+    shift = (model(tokens).to(responses.dtype) - responses).unflatten(1, (M, N))
+    exact = -2 * scales.eta * directions(W.expand(batch, *W.shape), prompts)
+    unit = exact.norm(dim=-1).square().mean().sqrt()
+    return ((shift - exact.unsqueeze(2)).norm(dim=-1).amax(dim=-1) / unit).nan_to_num(math.inf, math.inf)
+
+
+@torch.no_grad()
+def causal_error(
+    prompts: Prompts, W: Float[Tensor, "d p"], scales: CausalScales, sink: bool = False
+) -> Float[Tensor, "batch prefixes"]:
+    """Error of App. F.2.1 at tokens 2, ..., N against the step of their prefix, in its RMS displacement."""
+    N, d = prompts.responses.shape[1:]
+    model = causal_construction(d, prompts.query.shape[-1], N, scales)
+    tokens = causal_tokens(prompts, W, scales, sink).to(scales.dtype)
+    shift = model(tokens)[:, -N:].to(prompts.responses.dtype) - prompts.responses
+    exact = [exact_shift(prefix(prompts, i), W, scales.eta) for i in range(2, N + 1)]
+    return torch.stack([relative(shift[:, i + 1], one) for i, one in enumerate(exact)], dim=-1)

@@ -1,15 +1,17 @@
-r"""The paper's own construction of Thm 3.2 and Thm 3.3 as weights of our ordinary transformer (App. E.2 to E.7, F.1).
+r"""The paper's own construction of Thm 3.2 and Thm 3.3 as weights of our ordinary transformer (App. E.2 to
+E.7, F.1).
 
-Our other constructions move a prediction with coordinates of its own; here the response of every token moves by
-$-\Delta W x$, as the theorems are written. The stream holds x, y, r, a constant, a second copy of y, and, by the way in
-which the averaging head gets its scores $-\|W x - y_j\|^2$:
+Our other constructions move a prediction with coordinates of its own; here the response of every token moves
+by $-\Delta W x$, as the theorems are written. The stream holds x, y, r, a constant, a second copy of y, and,
+by the way in which the averaging head gets its scores $-\|W x - y_j\|^2$:
 
-* "slots" (way 1, Lemmas E.3, E.4): one-hot positions, $y_j$ in slot j of N, and N more slots that a layer of uniform
-  attention fills with all responses;
+* "slots" (way 1, Lemmas E.3, E.4): one-hot positions, $y_j$ in slot j of N, and N more slots that a layer of
+  uniform attention fills with all responses;
 * "ffn" (way 2, Lemma E.5): a feature that a ReLU network of finite width approximates;
 * "exact": the same feature in the token, as if that network had no error (to see the other limits alone).
 
-The proof takes limits; here gamma and epsilon_0 are finite numbers. Serves the page "The paper's own construction".
+The proof takes limits; here gamma and epsilon_0 are finite numbers. Serves the page "The paper's own
+construction".
 """
 
 from dataclasses import dataclass
@@ -35,14 +37,17 @@ class PaperScales:
     Args:
         eta: step size.
         gamma: factor of the reward in the logits of the selecting heads, and the push of Lemma E.7.
-        epsilon_0: the weights of the elimination are -gamma / epsilon_0. In the proof it is epsilon, the distance of the best
-            remaining reward from its average, which depends on the prompt; weights cannot.
+        epsilon_0: the weights of the elimination are -gamma / epsilon_0. In the proof it is epsilon, the
+            distance of the best remaining reward from its average, which depends on the prompt; weights
+            cannot.
         way: where the scores of the averaging head come from, one of `WAYS`.
         pair: keys and queries of way 1, one of `PAIRS`, see `_averaging_scores`.
-        renewal: how the scores of way 1 come to know of the pushed copies, which the slots of the *queries* hold too; the
-            proof prepares them once and does not say. "layer": the uniform layer again before every block but the first
-            (our reading); "never"; "row" (ours): one row more that the FFN pushes and the keys of the averaging head read.
-        lift: bias of the eliminating unit, relu(r_j - r+ + lift). The paper has 0; half a gap removes its limits (ours).
+        renewal: how the scores of way 1 come to know of the pushed copies, which the slots of the *queries*
+            hold too; the proof prepares them once and does not say. "layer": the uniform layer again before
+            every block but the first (our reading); "never"; "row" (ours): one row more that the FFN pushes
+            and the keys of the averaging head read.
+        lift: bias of the eliminating unit, relu(r_j - r+ + lift). The paper has 0; half a gap removes its
+            limits (ours).
         inner: factor gamma_1 of <x_i, x_j> in all logits (App. F.1); 0: one query.
         spread: more than any r_j - r+; gates the push of the slots (ours).
         radius: way 2: the network interpolates the square on [-radius, radius] in each coordinate.
@@ -50,7 +55,8 @@ class PaperScales:
         dtype: floating type of the weights.
 
     Raises:
-        ValueError: a number that is not finite and positive (lift and inner may be 0), an unknown way, pair, renewal or dtype.
+        ValueError: a number that is not finite and positive (lift and inner may be 0), an unknown way, pair,
+            renewal or dtype.
     """
 
     eta: float
@@ -82,7 +88,8 @@ class PaperScales:
 def paper_layout(d: int, p: int, n: int, way: str, renewal: str = "layer") -> Layout:
     """Places of the stream for n tokens: x, y, r, one, copy (the second y), and those of the way.
 
-    "away" is 1 less the one-hot position: 0 in the own slot, so that a gate that uses it adds an exact 0 there.
+    "away" is 1 less the one-hot position: 0 in the own slot, so that a gate that uses it adds an exact 0
+    there.
     """
     common = {"x": p, "y": d, "r": 1, "one": 1, "copy": d}
     if checks.one_of("way", way, WAYS) == "slots":
@@ -121,15 +128,18 @@ def given(
 def paper_construction(
     W: Float[Tensor, "d p"], n: int, scales: PaperScales, terms: int | None = None
 ) -> Transformer:
-    r"""Transformer that does, in the limit, one Plackett-Luce step on n tokens; every token reads out its response.
+    r"""Transformer that does, in the limit, one Plackett-Luce step on n tokens; every token reads out its
+    response.
 
-    One preparing block (uniform attention in way 1, the FFN that writes the constant and, in way 2, the feature), then a
-    block for each term, with a layer of uniform attention between two of them in way 1 with `renewal` "layer".
+    One preparing block (uniform attention in way 1, the FFN that writes the constant and, in way 2, the
+    feature), then a block for each term, with a layer of uniform attention between two of them in way 1 with
+    `renewal` "layer".
 
     Args:
         W: the linear model whose step is taken; part of the weights of the averaging head.
         n: tokens; the dummy token counts (`with_dummy`).
-        terms: terms of the loss, default n - 1; 1 is the first term alone, InfoNCE, and Bradley-Terry for n = 2.
+        terms: terms of the loss, default n - 1; 1 is the first term alone, InfoNCE, and Bradley-Terry for n
+            = 2.
 
     Raises:
         ValueError: W not a finite matrix, n < 2, terms < 1.
@@ -155,7 +165,7 @@ def paper_construction(
 
 @torch.no_grad()
 def _blank(layout: Layout, d: int, layers: int, scales: PaperScales) -> Transformer:
-    """Zeros but for the embedding (token to places, y to its copy too) and the readout of y; the constant is not there yet."""
+    """Zeros but for the embedding (y goes to its copy too) and the readout of y; no constant yet."""
     names = ["x", "y", "r"] + {"slots": ["away", "slots"], "ffn": [], "exact": ["feature"]}[scales.way]
     n = layout.size("away") if scales.way == "slots" else 0
     of_slots = {"layer": 1 + n + 2 * n * d, "never": 1 + n, "row": 1}[scales.renewal]
@@ -204,9 +214,9 @@ def _write_preparation(block: Block, layout: Layout, W: Float[Tensor, "d p"], sc
 def square_units(layout: Layout, W: Float[Tensor, "d p"], radius: float, pieces: int) -> list[Unit]:
     r"""Way 2: units that add about $-\|W x - y\|^2$ to the feature (the width is ours; Lemma E.5 gives none).
 
-    In each coordinate the square is interpolated at multiples of h = radius / pieces, from above and by at most
-    $h^2/4$, on [-radius, radius]; beyond, the last slope goes on. Equal errors cancel in the softmax, so the scores are right
-    up to $d h^2 / 8$ on either side of a common shift.
+    In each coordinate the square is interpolated at multiples of h = radius / pieces, from above and by at
+    most $h^2/4$, on [-radius, radius]; beyond, the last slope goes on. Equal errors cancel in the softmax,
+    so the scores are right up to $d h^2 / 8$ on either side of a common shift.
     """
     h, d = radius / pieces, len(W)
     distance = layout.read({"y": -1.0})
@@ -244,11 +254,12 @@ def _averaging_scores(
 ) -> tuple[Float[Tensor, "k width"], Float[Tensor, "k width"]]:
     r"""Query and key of the averaging head, with the inner product $-\|W x - y_j\|^2$ for key j.
 
-    Way 1, "printed": query $-(W x - y_1, \ldots, W x - y_n, W x, \sum_i (W x - y_i))$ from x and "all"; key with $W x - y_j$ in
-    slot j, $W x$ in the others, then $W x - y_j$ and $-W x$, from x and "slots". The rows are those of Lemma E.3 as far as its
-    print can be read; there the product has the sign +, so the minus of the query is ours, and so is the last but one row of
-    the key, where the print cannot be read. "short" (ours) leaves out what cancels: query $(-y_1, \ldots, -y_n, 2 W x)$, key
-    $y_j$ in slot j and once more; the inner product lacks the constant $\|W x\|^2$. Way 2: query 1, key the feature.
+    Way 1, "printed": query $-(W x - y_1, \ldots, W x - y_n, W x, \sum_i (W x - y_i))$ from x and "all"; key
+    with $W x - y_j$ in slot j, $W x$ in the others, then $W x - y_j$ and $-W x$, from x and "slots". The
+    rows are those of Lemma E.3 as far as its print can be read; there the product has the sign +, so the
+    minus of the query is ours, and so is the last but one row of the key, where the print cannot be read.
+    "short" (ours) leaves out what cancels: query $(-y_1, \ldots, -y_n, 2 W x)$, key $y_j$ in slot j and once
+    more; the inner product lacks the constant $\|W x\|^2$. Way 2: query 1, key the feature.
     """
     if scales.way != "slots":
         return layout.read({"one": 1.0}), layout.read({"feature": 1.0})
@@ -271,11 +282,12 @@ def _averaging_scores(
 
 
 def _elimination(layout: Layout, d: int, n: int, scales: PaperScales) -> list[Unit]:
-    """Lemma E.7: relu(r_j - r+) times -gamma / epsilon_0 into the reward and every coordinate of the second copy.
+    """Lemma E.7: relu(r_j - r+) times -gamma / epsilon_0 into the reward and every coordinate of the second
+    copy.
 
-    Ours: the same push in slot j of the slots (its unit is gated by the position), clearing "all" before it is filled
-    again, and in way 2 (and for the renewal "row") a push of the feature, d gamma times as much: so much does the squared norm of
-    a copy grow that is pushed by gamma.
+    Ours: the same push in slot j of the slots (its unit is gated by the position), clearing "all" before it
+    is filled again, and in way 2 (and for the renewal "row") a push of the feature, d gamma times as much:
+    so much does the squared norm of a copy grow that is pushed by gamma.
     """
     push = -scales.gamma / scales.epsilon_0
     read, write = layout.read({"r": 1.0}), layout.read({"r": push})
@@ -294,8 +306,9 @@ def _elimination(layout: Layout, d: int, n: int, scales: PaperScales) -> list[Un
 def with_dummy(prompts: Prompts, W: Float[Tensor, "d p"], below: float) -> Prompts:
     r"""The prompts with one token more: the dummy $(x, W x, r_N)$, its reward `below` the lowest.
 
-    It takes part in the loss, ranked last. Its response moves by $-\Delta W x$ as all others do, so it ends at
-    $W x - \Delta W x$: the prediction of the updated model, $W x + \Delta W x$, is read with the opposite sign (`at_dummy`).
+    It takes part in the loss, ranked last. Its response moves by $-\Delta W x$ as all others do, so it ends
+    at $W x - \Delta W x$: the prediction of the updated model, $W x + \Delta W x$, is read with the opposite
+    sign (`at_dummy`).
     """
     guess = (prompts.query @ W.to(prompts.query.dtype).T).unsqueeze(1)
     lowest = prompts.rewards.amin(dim=-1, keepdim=True) - checks.positive("below", below)
@@ -309,12 +322,13 @@ def with_dummy(prompts: Prompts, W: Float[Tensor, "d p"], below: float) -> Promp
 def at_dummy(
     read: Float[Tensor, "batch n d"], prompts: Prompts, W: Float[Tensor, "d p"]
 ) -> Float[Tensor, "batch d"]:
-    """The updated model's prediction, 2 W x minus the response that the last token reads out (ours, see `with_dummy`)."""
+    """The updated model's prediction: 2 W x minus what the last token reads out (ours, see `with_dummy`)."""
     return 2 * prompts.query @ W.to(prompts.query.dtype).T - read[:, -1]
 
 
 def paper_counts(model: Transformer, claimed: int) -> dict[str, int]:
-    """What a construction takes, beside the number of blocks that the theorem counts: whatever does something is counted.
+    """What a construction takes, beside the number of blocks that the theorem counts: whatever does
+    something is counted.
 
     Raises:
         ValueError: claimed < 1.

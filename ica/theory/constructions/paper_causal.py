@@ -1,9 +1,11 @@
-r"""The paper's causal construction (App. F.2.1): one-hot positions, and a memory of what was taken at the token that asks.
+r"""The paper's causal construction (App. F.2.1): one-hot positions, and a memory of what was taken at the
+token that asks.
 
-Block k adds the k-th term of the loss of each prefix: head 1 scores key j with $\gamma_1 (r_j - \gamma_2\, m_i \cdot p_j)$, adds
-$-2 \eta\, y^+$ to the response and the position code $p^+$ to the memory $m_i$. The paper shows this head; head 2, with the scores
-$-\|W x - y_j\|^2 - \gamma_1 \gamma_2\, m_i \cdot p_j$, is ours after the same pattern. There is no elimination by an FFN, so no
-$\epsilon$. Serves the page "The paper's own construction".
+Block k adds the k-th term of the loss of each prefix: head 1 scores key j with
+$\gamma_1 (r_j - \gamma_2\, m_i \cdot p_j)$, adds $-2 \eta\, y^+$ to the response and the position code $p^+$
+to the memory $m_i$. The paper shows this head; head 2, with the scores
+$-\|W x - y_j\|^2 - \gamma_1 \gamma_2\, m_i \cdot p_j$, is ours after the same pattern. There is no
+elimination by an FFN, so no $\epsilon$. Serves the page "The paper's own construction".
 """
 
 from dataclasses import dataclass
@@ -20,7 +22,8 @@ from ica.transformer import Transformer, TransformerConfig
 
 @dataclass(frozen=True)
 class CausalScales:
-    """Numbers of the causal construction; ValueError for one that is not finite and positive, an unknown mask or dtype.
+    """Numbers of the causal construction; ValueError for one that is not finite and positive, an unknown
+    mask or dtype.
 
     Args:
         eta: step size.
@@ -55,7 +58,8 @@ def causal_tokens(
 
     Args:
         sink: one more token before all others (ours): response 0, no position, and scores between those of
-            remaining and of taken responses. A prefix whose responses are all taken attends to it, and adds 0.
+            remaining and of taken responses. A prefix whose responses are all taken attends to it, and adds
+            0.
     """
     batch, N, d = prompts.responses.shape
     query = prompts.query.unsqueeze(1).expand(-1, N, -1)
@@ -72,7 +76,8 @@ def causal_tokens(
 
 @torch.no_grad()
 def causal_construction(d: int, p: int, N: int, scales: CausalScales) -> Transformer:
-    r"""N - 1 blocks of two heads behind one that writes the constant; token i reads out $y_i - \Delta W_{online(i)} x$ in the limit.
+    r"""N - 1 blocks of two heads behind one that writes the constant; token i reads out
+    $y_i - \Delta W_{online(i)} x$ in the limit.
 
     The scores hold W, so no weight does. Raises ValueError for N < 2.
     """
