@@ -230,6 +230,60 @@ def best_setting(
     return Best(float(gamma[k]), float(epsilon_0[k]), float(errors[k]), k >= len(errors) - len(pushes))
 
 
+def window(
+    prompts: Prompts,
+    W: Float[Tensor, "d p"],
+    eta: float,
+    gap: float,
+    products: Float[Tensor, " products"],
+    pushes: Float[Tensor, " pushes"],
+    dtype: torch.dtype = torch.float64,
+    lift: float = 0.0,
+) -> list[dict[str, float | bool]]:
+    """For each gamma the best epsilon_0: "gamma", "epsilon_0", "error", and how the elimination failed, if
+    so.
+
+    "together": some prompt had two responses pushed at once; "underflow": in some block nothing was pushed.
+    With a lift epsilon_0 is the lift.
+    """
+    gamma, epsilon_0 = settings(prompts.responses.shape[1], gap, products, pushes)
+    if lift:
+        epsilon_0 = torch.full_like(gamma, lift)
+    errors, path = errors_over_gamma(prompts, W, eta, gamma, epsilon_0, dtype, lift)
+    columns = {
+        "gamma": gamma,
+        "epsilon_0": epsilon_0,
+        "error": errors,
+        "together": path.together.any(dim=-1),
+        "underflow": path.underflow.any(dim=-1),
+    }
+    best = errors.unflatten(0, (len(products), len(pushes))).argmin(dim=1)
+    chosen = best + len(pushes) * torch.arange(len(products))
+    return [{name: values[k].item() for name, values in columns.items()} for k in chosen]
+
+
+def median_best(
+    prompts: Prompts,
+    W: Float[Tensor, "d p"],
+    eta: float,
+    dtype: torch.dtype,
+    gammas: Float[Tensor, " gammas"],
+    epsilons: Float[Tensor, " epsilons"],
+) -> Best:
+    """The pair with the least *median* error over the prompts: for gaps that no pair can serve."""
+    gamma, epsilon_0 = torch.cartesian_prod(gammas, epsilons).unbind(dim=1)
+    path = formula_path(prompts.to(dtype), W, eta, gamma, epsilon_0)
+    errors = relative(path.shift, exact_shift(prompts, W, eta)).median(dim=-1).values
+    k = int(errors.argmin())
+    return Best(float(gamma[k]), float(epsilon_0[k]), float(errors[k]), k >= len(errors) - len(epsilons))
+
+
+def uniform_rewards(prompts: Prompts, generator: torch.Generator) -> Prompts:
+    """The same prompts with rewards uniform on [0, 1], as in the paper's experiment."""
+    rewards = torch.rand(prompts.rewards.shape, generator=generator, dtype=torch.float64)
+    return Prompts(prompts.query, prompts.responses, rewards.to(prompts.rewards.dtype))
+
+
 def scales_at(best: Best, scales: PaperScales) -> PaperScales:
     """The scales of a model at the setting that a search found."""
     return replace(scales, gamma=best.gamma, epsilon_0=best.epsilon_0)

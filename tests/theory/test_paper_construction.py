@@ -116,7 +116,7 @@ def test_way_2_feature_is_right_to_its_bound(pieces, radius, d, seed):
 
 
 def test_bradley_terry_layer_at_finite_gamma():
-    """Two tokens: all that is missing is the weight of the wrong response, a logistic function of gamma gap."""
+    """Two tokens: what is missing is the weight of the wrong response, a logistic function of gamma gap."""
     prompts, W = problem(2)
     order = prompts.rewards.argsort(dim=-1, descending=True)
     best, other = (prompts.responses[torch.arange(6), order[:, k]] for k in (0, 1))
@@ -298,3 +298,24 @@ def test_counts(more, blocks, attention, ffns):
 def test_scales_are_refused_by_name(field, value):
     with pytest.raises(ValueError, match=field):
         replace(at(3, 5.0), **{field: value})
+
+
+def test_window_takes_the_best_epsilon_for_each_gamma_and_says_how_it_failed():
+    prompts, W = problem(5, ratio=2.0)
+    products = torch.tensor([0.5, 12.0, 60.0], dtype=DOUBLE)
+    rows = pe.window(prompts, W, 0.1, 0.05, products, PUSHES)
+    assert [row["together"] for row in rows] == [True, False, False]
+    assert [row["underflow"] for row in rows] == [False, False, True]
+    best = pe.best_setting(prompts, W, 0.1, 0.05, DOUBLE, products, PUSHES)
+    assert best.error == min(row["error"] for row in rows) == rows[1]["error"]
+    lifted = pe.window(prompts, W, 0.1, 0.05, products, PUSHES[:1], lift=0.025)
+    assert lifted[2]["error"] <= 1e-12 and not lifted[2]["underflow"]
+
+
+def test_uniform_rewards_are_out_of_reach():
+    """As in the paper's experiment, 20 rewards uniform on [0, 1]: no pair serves all of their gaps."""
+    generator = torch.Generator().manual_seed(1)
+    prompts, W = problem(20, batch=12)
+    prompts = pe.uniform_rewards(prompts, generator)
+    gammas, epsilons = torch.logspace(0.5, 4, 15, dtype=DOUBLE), torch.logspace(-16, -1, 8, dtype=DOUBLE)
+    assert pe.median_best(prompts, W, 0.025, DOUBLE, gammas, epsilons).error > 0.01
