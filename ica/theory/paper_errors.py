@@ -211,25 +211,6 @@ def errors_over_gamma(
     return relative(path.shift, exact_shift(prompts, W, eta)).amax(dim=-1), path
 
 
-def best_setting(
-    prompts: Prompts,
-    W: Float[Tensor, "d p"],
-    eta: float,
-    gap: float,
-    dtype: torch.dtype,
-    products: Float[Tensor, " products"],
-    pushes: Float[Tensor, " pushes"],
-    lift: float = 0.0,
-) -> Best:
-    """The pair of gamma and epsilon_0 with the least largest error over the prompts, of all pairs."""
-    gamma, epsilon_0 = settings(prompts.responses.shape[1], gap, products, pushes)
-    if lift:
-        epsilon_0 = torch.full_like(gamma, lift)
-    errors, _ = errors_over_gamma(prompts, W, eta, gamma, epsilon_0, dtype, lift)
-    k = int(errors.argmin())
-    return Best(float(gamma[k]), float(epsilon_0[k]), float(errors[k]), k >= len(errors) - len(pushes))
-
-
 def window(
     prompts: Prompts,
     W: Float[Tensor, "d p"],
@@ -262,6 +243,29 @@ def window(
     return [{name: values[k].item() for name, values in columns.items()} for k in chosen]
 
 
+def best_setting(
+    prompts: Prompts,
+    W: Float[Tensor, "d p"],
+    scales: PaperScales,
+    gap: float,
+    products: Float[Tensor, " products"],
+    pushes: Float[Tensor, " pushes"],
+    tries: int = 4,
+) -> Best:
+    """The gamma and epsilon_0 at which the *transformer* has the least largest error over prompts and tokens.
+
+    The formulas choose `tries` pairs, of as many values of gamma; the transformer, which rounds differently
+    where little is left of epsilon, decides among them. Gamma and epsilon_0 of `scales` do not matter.
+    """
+    rows = window(prompts, W, scales.eta, gap, products, pushes, scales.dtype)
+    found = []
+    for row in sorted(rows, key=lambda row: row["error"])[: checks.whole("tries", tries, 1)]:
+        told = replace(scales, gamma=row["gamma"], epsilon_0=row["epsilon_0"])
+        at_end = row["gamma"] == rows[-1]["gamma"]
+        found.append(Best(told.gamma, told.epsilon_0, float(model_error(prompts, W, told).max()), at_end))
+    return min(found, key=lambda best: best.error)
+
+
 def median_best(
     prompts: Prompts,
     W: Float[Tensor, "d p"],
@@ -282,11 +286,6 @@ def uniform_rewards(prompts: Prompts, generator: torch.Generator) -> Prompts:
     """The same prompts with rewards uniform on [0, 1], as in the paper's experiment."""
     rewards = torch.rand(prompts.rewards.shape, generator=generator, dtype=torch.float64)
     return Prompts(prompts.query, prompts.responses, rewards.to(prompts.rewards.dtype))
-
-
-def scales_at(best: Best, scales: PaperScales) -> PaperScales:
-    """The scales of a model at the setting that a search found."""
-    return replace(scales, gamma=best.gamma, epsilon_0=best.epsilon_0)
 
 
 def alike_queries(
