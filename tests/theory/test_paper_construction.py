@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ica.objectives import squared_distance_reward
-from ica.theory import paper_errors as pe
 from ica.theory.constructions import paper
+from ica.theory.constructions import paper_errors as pe
 from ica.theory.constructions.online import online_descent
 from ica.theory.constructions.paper import PaperScales, paper_construction, paper_layout, paper_tokens
 from ica.theory.constructions.paper_causal import CausalScales
