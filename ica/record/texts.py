@@ -23,6 +23,7 @@ from ica.record.outside import plain_text
 SLACK = 0.5  # points on each side of a text that may be covered: its box has room for the tallest letters
 CLEAR = 1.0  # points around titles and axis labels, and around what is next to them; Matplotlib itself leaves four
 CORNERS = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)])
+PARSER = MathTextParser("path")  # one for all texts: each takes a tenth of a second to make
 Box = Float[np.ndarray, "corners=4 xy=2"]
 
 
@@ -31,7 +32,7 @@ def _drawable(words: object) -> str:
     words = plain_text(str(words))
     if cbook.is_math_text(words):
         try:
-            MathTextParser("path").parse(words)
+            PARSER.parse(words)
         except (ValueError, RecursionError):
             return re.sub(r"(?<!\\)\$", r"\\$", words)
     return words
