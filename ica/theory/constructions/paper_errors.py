@@ -134,7 +134,7 @@ def formula_path(
 
 def exact_shift(prompts: Prompts, W: Float[Tensor, "d p"], eta: float) -> Float[Tensor, "batch d"]:
     r"""$-\Delta W_{PL}\, x$ in closed form; ValueError for queries that have not norm 1 (the construction's $2 \eta$
-    stands for $2 \eta \|x\|^2$) or rewards that are not distinct."""
+    stands for $2 \eta \|x\|^2$)."""
     _accept(prompts)
     return -2 * eta * pl_direction(prompts.query @ W.T, prompts.responses, prompts.rewards)
 
@@ -146,7 +146,6 @@ def _accept(prompts: Prompts) -> None:
         raise ValueError(
             f"norm of x must be 1, off by {off.max():.3g} in prompt {int(off.argmax())}; scale x"
         )
-    checks.distinct("rewards", prompts.rewards)
 
 
 def first_term_shift(prompts: Prompts, W: Float[Tensor, "d p"], eta: float) -> Float[Tensor, "batch d"]:
