@@ -338,7 +338,7 @@ def _models(config: RunConfig, file: Path, seeds: tuple[int, ...], digest: str |
             model.load_state_dict({name: tensor[k] for name, tensor in stacked.items()})
     except FileNotFoundError as error:
         raise ResultError(
-            f"weights {weights} are missing; they are kept for live runs and the main stored one"
+            f"weights {weights} are missing; they are kept for live runs and the main stored ones"
         ) from error
     except ResultError:
         raise

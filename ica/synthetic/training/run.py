@@ -228,14 +228,15 @@ def command(job: Job) -> str:
 
 
 def store(job: Job, result: Path, folder: Path) -> Path:
-    """Copy a result to the stored ones, under a name that says scale, run and seeds; with the weights of `base`.
+    """Copy a result to the stored ones, under a name that says scale, run and seeds; with the weights of `base`, of
+    seed 0, or of every seed at the scale `full`, as the page "mechanism" looks inside the models of that size.
 
     Raises:
         ResultError: it cannot be written; the one before, if any, stays.
     """
     target = folder / f"{stem(job)}.json"
     with _writing(f"result of run {job.name} could not be stored as {target}", f"it is kept in {result}"):
-        if job.name == "base" and 0 in job.seeds:
+        if job.name == "base" and (0 in job.seeds or job.scale == "full"):
             weights = result.with_name(results.WEIGHTS).read_bytes()
             write_atomic(target.with_suffix(".safetensors"), weights)
         return write_atomic(target, result.read_bytes())
