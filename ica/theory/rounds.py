@@ -1,8 +1,8 @@
 r"""Rounds of self-correction: an answer becomes the next token, gets a critic's reward, and is answered again (ours).
 
 Page "Rounds of self-correction as one trajectory". A dialogue holds n given responses, a first answer, and one more
-answer for each round. `descent_dialogue` is online gradient descent by automatic differentiation; `model_dialogue` asks a
-constructed causal transformer (`ica.theory.constructions.dialogue`) again after each round.
+answer for each round. `descent_dialogue` is online gradient descent by automatic differentiation; the constructed
+transformer that is asked again after each round stands in `ica.theory.constructions.dialogue`.
 """
 
 from collections.abc import Callable
@@ -14,10 +14,8 @@ from torch import Tensor
 
 from ica import checks
 from ica.objectives import pl_direction, predict
-from ica.theory.constructions.several_queries import with_start
 from ica.theory.descent import gradient_descent
 from ica.theory.prompts import Prompts
-from ica.transformer import Transformer
 
 STARTS = ("last answer", "first map")
 CRITICS = ("true", "replaced", "reversed")
@@ -116,38 +114,6 @@ def descent_dialogue(
         if own and t < rounds - 1:
             prompts = append(prompts, answers[-1], critic)
     return Dialogue(prompts, torch.stack(answers), given.shape[1])
-
-
-@torch.no_grad()
-def model_dialogue(
-    model: Transformer,
-    W: Float[Tensor, "d p"],
-    query: Float[Tensor, "batch p"],
-    given: Float[Tensor, "batch n d"],
-    critic: Critic,
-    rounds: int,
-) -> Dialogue:
-    """The same with a constructed model that reads the tokens so far and answers at the last, round after round.
-
-    Raises:
-        ValueError: as the model's check says (rewards too close, predictions too far, too many rounds).
-    """
-    dtype = model.readout.weight.dtype
-    query, given = query.to(dtype), given.to(dtype)
-    first = query @ W.to(dtype).T
-    prompts, answers = opening(query, given, first, critic), [first]
-    for t in range(checks.whole("rounds", rounds, 1)):
-        answers.append(model(with_start(prompts.tokens()))[:, -1])
-        if t < rounds - 1:
-            prompts = append(prompts, answers[-1], critic)
-    return Dialogue(prompts, torch.stack(answers), given.shape[1])
-
-
-@torch.no_grad()
-def one_pass(model: Transformer, dialogue: Dialogue) -> Float[Tensor, "rounds batch d"]:
-    """All answers after the first from one causal pass over the finished dialogue."""
-    outputs = model(with_start(dialogue.prompts.tokens()))
-    return outputs[:, 1 + dialogue.given :].transpose(0, 1)
 
 
 def exact_steps(dialogue: Dialogue, eta: float) -> Float[Tensor, "rounds batch d"]:

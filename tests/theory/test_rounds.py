@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from ica.objectives import pl_direction
 from ica.theory import rounds as ro
+from ica.theory.constructions import dialogue as di
 from ica.theory.constructions.basics import Assumptions
 from ica.theory.constructions.dialogue import dialogue_model
 from ica.theory.constructions.several_queries import with_start
@@ -39,9 +40,9 @@ def test_dialogue_of_the_model_is_online_descent(kind, start, n, rounds, seed):
     query, W, responses, target = scene(n, seed)
     reference = ro.descent_dialogue(W, query, responses, rates(target, kind), 0.03, rounds, start)
     model = dialogue_model(W, n, rounds, weights(), start)
-    talk = ro.model_dialogue(model, W, query, responses, rates(target, kind), rounds)
+    talk = di.model_dialogue(model, W, query, responses, rates(target, kind), rounds)
     torch.testing.assert_close(talk.answers, reference.answers, rtol=0, atol=1e-11)
-    torch.testing.assert_close(ro.one_pass(model, talk), talk.answers[1:], rtol=0, atol=1e-12)
+    torch.testing.assert_close(di.one_pass(model, talk), talk.answers[1:], rtol=0, atol=1e-12)
     corners = torch.cat([responses, talk.answers[:1].transpose(0, 1)], dim=1)
     assert ro.off_the_span(talk.answers, corners).max() <= 1e-11
     if start == "last answer":
@@ -62,7 +63,7 @@ def test_float32_follows_where_it_can_tell_rewards_apart():
     assert reference.prompts.rewards.sort(dim=-1).values.diff(dim=-1).min() > 2e-5
     coarse = Assumptions(eta=0.03, gap=1e-5, radius=15.0, dtype=torch.float32)
     model = dialogue_model(W, 3, 4, coarse)
-    talk = ro.model_dialogue(model, W, query, responses, rates(target, "true"), 4)
+    talk = di.model_dialogue(model, W, query, responses, rates(target, "true"), 4)
     assert talk.answers.dtype == torch.float32
     torch.testing.assert_close(talk.answers.double(), reference.answers, rtol=0, atol=1e-5)
 
@@ -140,7 +141,7 @@ QUERY, MAP, GIVEN, TARGET = scene(2, 5)
             "rewards must be distinct",
         ),
         (
-            lambda: ro.model_dialogue(dialogue_model(MAP, 2, 1, weights()), MAP, QUERY, GIVEN,
+            lambda: di.model_dialogue(dialogue_model(MAP, 2, 1, weights()), MAP, QUERY, GIVEN,
                                       rates(TARGET, "true"), 2),
             "N must be 2 to 3 responses",
         ),

@@ -15,8 +15,9 @@ from torch import Tensor
 from ica import checks
 from ica.theory.constructions.basics import Assumptions
 from ica.theory.constructions.online import online, online_layout
+from ica.theory.constructions.several_queries import with_start
 from ica.theory.contract import BuiltFor
-from ica.theory.rounds import STARTS
+from ica.theory.rounds import STARTS, Critic, Dialogue, append, opening
 from ica.transformer import Transformer
 
 
@@ -60,3 +61,35 @@ def dialogue_model(
     told = {field.name: getattr(model.built_for, field.name) for field in fields(BuiltFor)}
     model.built_for = FromOwnResponse(**told)
     return model
+
+
+@torch.no_grad()
+def model_dialogue(
+    model: Transformer,
+    W: Float[Tensor, "d p"],
+    query: Float[Tensor, "batch p"],
+    given: Float[Tensor, "batch n d"],
+    critic: Critic,
+    rounds: int,
+) -> Dialogue:
+    """The same with a constructed model that reads the tokens so far and answers at the last, round after round.
+
+    Raises:
+        ValueError: as the model's check says (rewards too close, predictions too far, too many rounds).
+    """
+    dtype = model.readout.weight.dtype
+    query, given = query.to(dtype), given.to(dtype)
+    first = query @ W.to(dtype).T
+    prompts, answers = opening(query, given, first, critic), [first]
+    for t in range(checks.whole("rounds", rounds, 1)):
+        answers.append(model(with_start(prompts.tokens()))[:, -1])
+        if t < rounds - 1:
+            prompts = append(prompts, answers[-1], critic)
+    return Dialogue(prompts, torch.stack(answers), given.shape[1])
+
+
+@torch.no_grad()
+def one_pass(model: Transformer, dialogue: Dialogue) -> Float[Tensor, "rounds batch d"]:
+    """All answers after the first from one causal pass over the finished dialogue."""
+    outputs = model(with_start(dialogue.prompts.tokens()))
+    return outputs[:, 1 + dialogue.given :].transpose(0, 1)
