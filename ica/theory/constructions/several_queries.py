@@ -243,6 +243,7 @@ def several_queries(
     steps: int = 1,
     pairs: int = 6,
     epsilon: float | None = None,
+    lead: float | None = None,
 ) -> Transformer:
     r"""Softmax transformer that takes gradient steps on the summed loss of Q queries with N responses each.
 
@@ -255,9 +256,11 @@ def several_queries(
             step of one W for each query, which the check does not take (`unchecked=True`).
         epsilon: scale of the mixing scores; default `balanced_epsilon`. The error falls as $\epsilon^{2K}$
             until rounding, which grows as $1/\epsilon$, stops it.
+        lead: by how much more than the margin keys of other groups trail; default `extinction`, which makes
+            their weights exactly 0. With 0 the codes have the least strength of the theorem.
 
     Raises:
-        ValueError: W not a finite matrix; Q < 1, N < 2, steps < 1, pairs < 0; epsilon not above 0.
+        ValueError: W not a finite matrix; Q < 1, N < 2, steps < 1, pairs < 0; epsilon not above 0; lead < 0.
     """
     W = start(W, assumptions)
     d, p = W.shape
@@ -270,6 +273,9 @@ def several_queries(
     _write_positions(model, layout, Q, N)
     if pairs and epsilon is None:
         epsilon = balanced_epsilon(pairs, n, assumptions)
+    lead = extinction(assumptions.dtype) if lead is None else lead
+    if not lead >= 0:
+        raise ValueError(f"lead must be at least 0, got {lead}")
     marks = clear_units(layout, "mark")
     for i, block in enumerate(model.blocks):
         term = i % per_step
@@ -279,7 +285,7 @@ def several_queries(
             )
             units = marks + carry(layout, "acc")
         else:
-            _write_group_heads(block.attention, layout, n, assumptions)
+            _write_group_heads(block.attention, layout, n, assumptions, lead)
             ends = term == per_step - 1
             units = (
                 marks + step_units(layout, assumptions.eta) if ends else _eliminate(layout, assumptions.gap)
@@ -320,12 +326,14 @@ def _eliminate(layout: Layout, gap: float) -> list:
     return [(read + never, bias, write) for read, bias, write in eliminate(layout, gap)]
 
 
-def _write_group_heads(attention: Attention, layout: Layout, n: int, assumptions: Assumptions) -> None:
+def _write_group_heads(
+    attention: Attention, layout: Layout, n: int, assumptions: Assumptions, lead: float
+) -> None:
     """Within each group, heads A (best remaining response and its reward) and B (the model's preference)."""
     read, c = layout.read, assumptions.c(n)
-    extinct, margin = extinction(assumptions.dtype), assumptions.margin(n)
+    margin = assumptions.margin(n)
     strength = c * assumptions.spread + margin
-    query, key = _same_group(layout, strength + extinct)
+    query, key = _same_group(layout, strength + lead)
     set_head(
         attention,
         0,
@@ -335,7 +343,7 @@ def _write_group_heads(attention: Attention, layout: Layout, n: int, assumptions
         output=read({"acc": 1.0}, {"top": 1.0}),
     )
     strength = assumptions.radius**2 + margin
-    query, key = _same_group(layout, strength + extinct)
+    query, key = _same_group(layout, strength + lead)
     set_head(
         attention,
         1,
