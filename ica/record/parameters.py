@@ -136,6 +136,9 @@ ACCEPTED: dict[str, dict[str, Rule]] = {
     | SEEDED,
     "several_queries": {"prompts": MANY} | LAWS | SEEDED,
     "causal": {"prompts": MANY, "repeats": whole(1, 1000)} | LAWS | SEEDED,
+    "multi_turn": {"prompts": MANY, "given": whole(1, 16), "d": whole(1, 64), "rounds": whole(2, 40)}
+    | {"eta": number(1)}
+    | SEEDED,
     "panel_a": SCALE | SEEDED,
     "panel_b": SCALE | SEEDED | {"end_prompts": whole(2, 100_000)},
     **{f"panel_{letter}": SCALE for letter in "cdef"},
