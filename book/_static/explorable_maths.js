@@ -1,4 +1,4 @@
-// The arithmetic of the explorable: exported weights (ica/theory/explorable.py) multiplied as they are, and the gradient step by its
+// The arithmetic of the explorable: exported weights (ica/theory/constructions/explorable.py) multiplied as they are, and the gradient step by its
 // formula. No framework, no drawing; the browser test of the book drives this file alone.
 const Explorable = (() => {
   const dot = (a, b) => a.reduce((sum, v, i) => sum + v * b[i], 0);

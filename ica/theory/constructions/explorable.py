@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ica import checks
@@ -44,7 +44,7 @@ TOKENS = {
 }
 MOVED = {"ours": {"yhat": 1, "acc": 1}, "paper": {"y": -1}, "constant depth": {"yhat": 1}}
 """Places whose change, by these factors, is what the prediction has moved by."""
-GONE = {"ours": ("mark", 0.5), "paper": ("copy", 6.0), "constant depth": None}
+GONE = {"ours": ("mark", 0.5), "paper": ("copy", 3.0), "constant depth": None}
 """A response is eliminated once this place has changed by more than the number."""
 
 
@@ -99,6 +99,28 @@ def example(N: int) -> Prompts:
     return prompt(responses.round(decimals=2), order.double() / 5)
 
 
+@torch.no_grad()
+def follow(
+    construction: str, given: Float[Tensor, "batch N inputs"], stop: int
+) -> tuple[Float[Tensor, "states batch 2"], Bool[Tensor, "states batch N"]]:
+    """Where the prediction stands, and which responses are eliminated, before the first block and after each.
+
+    As the page shows it, of tokens that may lie outside of what the model was built for.
+    """
+    N = given.shape[1]
+    places, streams = (
+        layout(construction, N),
+        build(construction, N, stop).trace(given, unchecked=True).streams,
+    )
+    change = torch.stack(streams) - streams[0]
+    gone = torch.zeros(change.shape[:3], dtype=torch.bool)
+    if GONE[construction] is not None:
+        name, above = GONE[construction]
+        gone = places.get(change, name)[..., 0].abs() > above
+    moved = sum(factor * places.get(change, name) for name, factor in MOVED[construction].items())
+    return W @ QUERY + moved[:, :, 0], gone
+
+
 def _matrices(block: Block) -> list[Tensor]:
     """Weights of a block in the order of the JSON; biases as one column."""
     attention, feed = block.attention, block.feed_forward
@@ -121,7 +143,10 @@ def _names(construction: str, block: Block) -> list[str]:
     writes = [part.any() for part in block.attention.W_O.weight.split(size, dim=1)]
     uniform = not block.attention.W_Q.weight.any()
     names = HEADS[construction]
-    return [("uniform: sees all equally" if uniform else name) * bool(w) for name, w in zip(names, writes, strict=True)]
+    return [
+        ("uniform: sees all equally" if uniform else name) * bool(w)
+        for name, w in zip(names, writes, strict=True)
+    ]
 
 
 def exported(construction: str, N: int) -> dict:
@@ -157,6 +182,7 @@ def exported(construction: str, N: int) -> dict:
         "example": {"responses": example(N).responses[0].tolist(), "rewards": example(N).rewards[0].tolist()},
         "gap": PAPER_GAP if construction == "paper" else GAP,
         "radius": None if construction == "paper" else RADIUS,
+        "low": 0 if construction == "constant depth" else None,
         "tokens": list(TOKENS[construction]),
         "places": {name: [place.start, place.stop] for name, place in places.items()},
         "moved": MOVED[construction],
