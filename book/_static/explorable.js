@@ -1,5 +1,5 @@
-// The explorable of the theorem: takes the place of the recorded figure before this script. The weights are JSON in an attribute
-// of this script, the arithmetic is in explorable_maths.js. Nothing is fetched. Without scripts, or if anything here fails, the figure stays.
+// The explorable of the theorem: takes the place of the recorded figure before this script. The weights are JSON in an attribute of
+// this script, the arithmetic is in explorable_maths.js. Nothing is fetched. Without scripts, or if this fails, the figure stays.
 (() => {
   const models = JSON.parse(document.currentScript.dataset.weights);
   const figure = document.querySelector("figure.explorable");
@@ -44,7 +44,8 @@
     html("label", {}, html("input", { type: "checkbox", change: chosen((t) => { state.range = t.checked ? 12 : 2; }) }), " Zoom out"));
   const rewards = html("div"), go = (block) => { state.block = Math.max(0, Math.min(block, model().blocks.length)); };
   const back = button("Back", () => go(state.block - 1)), next = button("Next block", () => go(state.block + 1));
-  const last = button("Last", () => go(Infinity)), steps = html("div", { class: "steps" }, back, next, last, button("Start over", () => begin()));
+  const last = button("Last block", () => go(Infinity)), reset = button("Reset", () => begin());
+  const steps = html("div", { class: "steps" }, back, next, last, reset);
   const side = html("fieldset", {}, html("legend", {}, "Rewards"), rewards,
     html("label", {}, html("span", {}, "Noise"),
       slider({ min: 0, max: 0.5, step: 0.05, value: 0 }, (t) => { state.noise = +t.value; }), noisiness),
@@ -58,7 +59,8 @@
   const edge = ["start", "end"].map((side, i) => svg("text", { class: "axis", x: 4 + 392 * i, y: 194, "text-anchor": side }));
   const plane = svg("svg", { viewBox: "0 0 400 400", role: "group", "aria-label": "Plane of the responses" },
     svg("path", { class: "axis", d: "M0 200H400M200 0V400" }), ...edge, truth, ghost, goal, handles, trail, stops, guess);
-  const place = (i, y) => { state.responses[i] = y.map((v) => Math.max(-state.range, Math.min(state.range, Math.round(v * 100) / 100))); };
+  const inside = (v) => Math.max(-0.94 * state.range, Math.min(0.94 * state.range, v));
+  const place = (i, y) => { state.responses[i] = y.map((v) => Math.round(inside(v) * 100) / 100); };
   const drag = (i) => (event) => {
     if (!state.dragging) return;
     const box = plane.getBoundingClientRect(), scale = (2 * state.range) / box.width;
@@ -124,7 +126,8 @@
     if (m.gone) {
       const push = (by) => (m.construction === "paper" ? ` (pushed by ${short(by)})` : "");
       const out = gone.map((by, i) => (by > m.gone.above ? `${i + 1}${push(by)}` : ""));
-      words.push(`Eliminated: ${out.filter(Boolean).join(", ") || "none"}.`);
+      const cleared = m.gone.place === "mark" && state.block === all;
+      words.push(cleared ? "Mask bits cleared." : `Eliminated: ${out.filter(Boolean).join(", ") || "none"}.`);
     }
     words.push(`ŷ = ${point(now)}${end ? `, GD's ŷ = ${point(end)}` : ""}.`);
     const share = end && norm(minus(now, end)) / norm(minus(end, prediction(m)));

@@ -1,5 +1,5 @@
-// The arithmetic of the explorable: exported weights (ica/theory/constructions/explorable.py) multiplied as they are, and the gradient step by its
-// formula. No framework, no drawing; the browser test of the book drives this file alone.
+// The arithmetic of the explorable: weights as ica/theory/constructions/explorable.py exports them, multiplied, and the gradient
+// step by its formula. No framework, no drawing; the browser test of the book drives this file alone.
 const Explorable = (() => {
   const dot = (a, b) => a.reduce((sum, v, i) => sum + v * b[i], 0);
   const minus = (a, b) => a.map((v, i) => v - b[i]);
