@@ -48,7 +48,7 @@ ERRORS = (
 UNSET = "() => document.querySelectorAll('.math').length > 0 && !document.querySelector('mjx-container')"
 IMAGES = """() => [...document.querySelectorAll('article img')].filter(i => i.offsetParent !== null)
     .filter(i => !(i.complete && i.naturalWidth > 0)).map(i => i.getAttribute('src'))"""
-FIGURES = """() => [...document.querySelectorAll('figure.recorded')].filter(f =>
+FIGURES = """() => [...document.querySelectorAll('figure.recorded:not(.live)')].filter(f =>
     [...f.querySelectorAll('img')].filter(i => i.offsetParent !== null).length !== 1).map(f => f.id)"""
 WIDE = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 FREE = "() => window.MathJax?.startup?.promise?.then(() => true) ?? true"

@@ -124,6 +124,7 @@ ACCEPTED: dict[str, dict[str, Rule]] = {
     | {"steps": whole(1, 100)}
     | SEEDED,
     "paper_construction": {"prompts": MANY, "sizes": rising(2, 32, 2), "gaps": numbers(1, 2)} | SEEDED,
+    "explorable": SEEDED,
     "many_steps": {"prompts": MANY, "steps": whole(2, 1000), "N": whole(2, 32), "d": whole(1, 64)}
     | {"sizes": rising(2, 256, 2)}
     | SEEDED,
