@@ -125,6 +125,7 @@ ACCEPTED: dict[str, dict[str, Rule]] = {
     | SEEDED,
     "paper_construction": {"prompts": MANY, "sizes": rising(2, 32, 2), "gaps": numbers(1, 2)} | SEEDED,
     "explorable": SEEDED,
+    "noisy_critic": {"prompts": MANY, "draws": whole(2, 10**5), "bridge_prompts": whole(20, 10**5)} | SEEDED,
     "many_steps": {"prompts": MANY, "steps": whole(2, 1000), "N": whole(2, 32), "d": whole(1, 64)}
     | {"sizes": rising(2, 256, 2)}
     | SEEDED,
