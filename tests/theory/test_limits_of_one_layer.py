@@ -125,6 +125,30 @@ def test_random_layers_change_sign_no_more_often_and_miss_the_step(heads, seed, 
             assert (np.diff(signs) != 0).sum() <= one_layer.most_signs(heads)
 
 
+@pytest.mark.parametrize("N", [2, 3, 5, 6])
+def test_the_step_has_a_denominator_for_each_term(N):
+    """As a function of z = exp(logit of the worst) it is rational of degree N - 1: rank of its Loewner matrix.
+
+    A head whose score is that logit gives degree 1, so N - 2 heads cannot be equal to it.
+    """
+    others = np.stack([np.zeros(N - 1), np.sqrt(1.5 * np.arange(1, N))], axis=1)  # the worst moves across
+    rewards = np.append(np.arange(N - 1, 0, -1.0), 0.0)
+    t = np.sqrt(np.linspace(0.1, 1.5 * N, 2 * (N + 3)))
+
+    def share(t):
+        """Sum over terms of the weight of the worst response, by the library's own direction."""
+        y = torch.from_numpy(np.vstack([others, [t, 0.0]]))
+        found = pl_direction(torch.zeros(2, dtype=torch.float64), y, torch.from_numpy(rewards))
+        return -float(found[0]) / t
+
+    z, value = np.exp(-(t**2)), np.array([share(one) for one in t])
+    a, b = slice(0, None, 2), slice(1, None, 2)
+    loewner = (value[a, None] - value[b]) / (z[a, None] - z[b])
+    sizes = np.linalg.svd(loewner, compute_uv=False)
+    rank = int((sizes > 1e-12 * sizes[0]).sum())
+    assert rank == N - 1
+
+
 def test_search_is_sharp_for_one_head():
     assert one_layer.one_layer_bound(1, 1.0, 0.5) == (4, pytest.approx(1 / 6))
     assert one_layer.searched_error(3, 1, 4, 0) <= 1e-9
