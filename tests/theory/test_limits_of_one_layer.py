@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 
 from ica.objectives import pl_direction
 from ica.theory import masks, one_layer
+from ica.theory.compare import predictions_along
+from ica.theory.constructions.basics import Assumptions
+from ica.theory.constructions.one_feature import one_feature
 from ica.theory.descent import gradient_descent
 from ica.theory.prompts import Prompts, sample_prompts
 from ica.transformer import TransformerConfig, initial
@@ -82,6 +85,35 @@ def test_masked_heads_take_the_step_up_to_the_leak(K, leak, most):
     proved = 8 * D * (0.5 * math.expm1(2 * leak) + 8 * math.exp(leak - 45))
     assert (error <= proved + 1e-13).all() and error.max() <= most
     assert leak < 0.01 or error.max() > 1e-6
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    N=st.integers(2, 12),
+    d=st.integers(2, 5),
+    steps=st.integers(1, 2),
+    share=st.floats(0.6, 0.9),
+    seed=st.integers(0, 999),
+)
+def test_one_mask_feature_takes_steps_as_a_transformer(N, d, steps, share, seed):
+    gap = share / max(N - 1, 2)
+    data = sample_prompts(4, N, d, gap=gap, generator=seeded(seed))
+    W = torch.randn(d, d, generator=seeded(seed + 1), dtype=torch.float64) / d**0.5
+    model = one_feature(W, N, Assumptions(eta=0.5 / N, gap=0.999 * gap), steps)
+    assert model.config.head_width == d + 2 and model.config.layers == 1 + 2 * steps
+    with torch.no_grad():
+        moved = predictions_along(model, data.tokens(), len(model.blocks))[-1]
+    path = gradient_descent(W.expand(4, d, d), data, 0.5 / N, steps) @ data.query.unsqueeze(-1)
+    assert (moved - path[-1].mT).norm(dim=-1).max() <= 1e-12
+
+
+def test_one_mask_feature_refuses_what_its_numbers_cannot_hold():
+    with pytest.raises(ValueError, match="gap must be larger for one mask feature in torch.float32"):
+        one_feature(torch.eye(2), 4, Assumptions(eta=0.1, gap=0.2, dtype=torch.float32))
+    coarse = one_feature(torch.eye(2).double(), 8, Assumptions(eta=0.1, gap=0.4))
+    data = sample_prompts(4, 8, 2, generator=seeded(0))
+    with pytest.raises(ValueError, match="reward gap"):
+        coarse(data.tokens())
 
 
 @settings(deadline=None, max_examples=20)
