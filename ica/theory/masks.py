@@ -1,9 +1,10 @@
 r"""What a mask costs a head: its width, the size of its features, and its error, one against another (ours).
 
-A mask adds $-\Psi(\lambda_i)^\top \Phi(r_j)$ to the score of query i and key j. It has K pairs of features, leaves an
-error of at most $\kappa_0$ (the leak) on remaining keys, $r_j \le \lambda_i$, and takes at least $\kappa_1$ (the strength) from
-keys with $r_j \ge \lambda_i + g$. Its magnitude is $\Gamma = \max \lVert \Psi \rVert \max \lVert \Phi \rVert$. J is the number of gaps g that fit into the
-spread of rewards. Theorem and proof stand in the notebook "What a mask costs".
+A mask adds $-\Psi(\lambda_i)^\top \Phi(r_j)$ to the score of query i and key j. It has K pairs of features,
+leaves an error of at most $\kappa_0$ (the leak) on remaining keys, $r_j \le \lambda_i$, and takes at least
+$\kappa_1$ (the strength) from keys with $r_j \ge \lambda_i + g$. Its magnitude is $\Gamma = \max \lVert \Psi
+\rVert \max \lVert \Phi \rVert$. J is the number of gaps g that fit into the spread of rewards. Theorem and
+proof stand in the notebook "What a mask costs".
 """
 
 import math
@@ -51,9 +52,10 @@ def window_mask(
 ) -> tuple[Float[Tensor, "J K"], Float[Tensor, "J K"]]:
     r"""Features of the mask that meets the bound: exponentials in K windows of levels.
 
-    Row i of the first belongs to the limit $r_0 + i g$, row j of the second to the reward $r_0 + (j + 1) g$. With
-    $\rho = \kappa_1 / \kappa_0$ and windows of n levels, $\Psi_b$ falls as $\rho^{-i}$ in window b and is 0 elsewhere, and $\Phi_b$ is 0
-    below the window, rises as $\kappa_0 \rho^j$ in it and stays there. Both are centred, so that neither is very large.
+    Row i of the first belongs to the limit $r_0 + i g$, row j of the second to the reward $r_0 + (j + 1) g$.
+    With $\rho = \kappa_1 / \kappa_0$ and windows of n levels, $\Psi_b$ falls as $\rho^{-i}$ in window b and
+    is 0 elsewhere, and $\Phi_b$ is 0 below the window, rises as $\kappa_0 \rho^j$ in it and stays there. Both
+    are centred, so that neither is very large.
 
     Raises:
         ValueError: as `least_magnitude`; features beyond the range of `dtype`.
@@ -77,7 +79,8 @@ def window_mask(
 def levels(rewards: Float[Tensor, "batch N"], low: float, gap: float, J: int) -> tuple[Tensor, Tensor]:
     """Level of each reward as a limit (0 to J) and as a reward (-1 to J - 1: row of `window_mask`).
 
-    Rounding down by the gap: two rewards a gap apart differ in level, and a smaller one has none that is larger.
+    Rounding down by the gap: two rewards a gap apart differ in level, and a smaller one has none that is
+    larger.
     """
     level = ((rewards - low) / checks.positive("gap", gap)).floor().long().clamp(0, J)
     return level, level - 1
@@ -88,9 +91,11 @@ def masked_direction(
     y: Float[Tensor, "batch N d"],
     mask: Float[Tensor, "batch N N"],
 ) -> Float[Tensor, "batch d"]:
-    r"""Half of the step over eta that the heads of constant depth take with this mask: $\sum_i (y_i - \sum_j a_{ij} y_j)$.
+    r"""Half of the step over eta that the heads of constant depth take with this mask.
 
-    $a_{ij}$ is the softmax over j of $2 \hat y^\top y_j - \lVert y_j \rVert^2$ less the mask of limit $r_i$ and reward $r_j$.
+    That is $\sum_i (y_i - \sum_j a_{ij} y_j)$.
+    $a_{ij}$ is the softmax over j of $2 \hat y^\top y_j - \lVert y_j \rVert^2$ less the mask of limit $r_i$
+    and reward $r_j$.
     """
     scores = 2 * (y @ prediction.unsqueeze(-1)).mT - y.square().sum(dim=-1).unsqueeze(1)
     return (y - (scores - mask).softmax(dim=-1) @ y).sum(dim=1)
@@ -113,7 +118,9 @@ def rewards_mask(
 
 
 def searched_magnitude(J: int, K: int, strength: float, tries: int, seed: int) -> float:
-    r"""Least $\log_{10} \Gamma$ that a search over all features of J levels finds, leak 1: SLSQP from disturbed windows.
+    r"""Least $\log_{10} \Gamma$ that a search over all features of J levels finds, leak 1.
+
+    SLSQP from windows and from disturbed windows.
 
     Raises:
         ValueError: as `least_magnitude`; tries below 1.

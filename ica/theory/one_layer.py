@@ -1,8 +1,9 @@
 r"""What one attention layer of H softmax heads cannot do for many responses (ours).
 
-Only the reward of one response, the probe, moves through the gaps between the others; everything else stays. At another
-token each head then gives one logistic function of that reward, whatever N is, while the Plackett-Luce step changes
-sign with each rank of the probe. Theorem and proof stand in the notebook "How many heads?".
+Only the reward of one response, the probe, moves through the gaps between the others; everything else stays.
+At another token each head then gives one logistic function of that reward, whatever N is, while the
+Plackett-Luce step changes sign with each rank of the probe. Theorem and proof stand in the notebook "How many
+heads?".
 """
 
 import numpy as np
@@ -16,10 +17,10 @@ from ica.theory.prompts import Prompts
 
 
 def most_signs(heads: int, before: int = 0, after: int = 0) -> int:
-    r"""Most sign changes of an output coordinate of one layer, $B = 2^{H+1} - 2$ without an FFN.
+    r"""Most sign changes of an output coordinate of one layer, $Z_H = 2^{H+1} - 2$ without an FFN.
 
-    With an FFN of `before` hidden units on the tokens and one of `after` units behind the attention, by the pieces that
-    they cut the line into: $(F_0 + 1)(F B + 1) B$.
+    With an FFN of `before` hidden units on the tokens and one of `after` units behind the attention, by the
+    pieces that they cut the line into: $(F_0 + 1)(F Z_H + 1) Z_H$.
     """
     B = 2 ** (checks.whole("heads", heads, 1) + 1) - 2
     return (checks.whole("before", before, 0) + 1) * (checks.whole("after", after, 0) * B + 1) * B
@@ -30,7 +31,8 @@ def one_layer_bound(
 ) -> tuple[int, float]:
     r"""Responses from which on the layer must err on `probe_prompts`, and by how much (a norm) at least.
 
-    That is m, two more than `most_signs`, and $\eta \rho / (m - 1)$, $\rho$ the size. ValueError if size or eta is not positive.
+    That is $N_0$, two more than `most_signs`, and $\eta \rho / (N_0 - 1)$, $\rho$ the size. ValueError if size or
+    eta is not positive.
     """
     m = most_signs(heads, before, after) + 2
     return m, checks.positive("eta", eta) * checks.positive("size", size) / (m - 1)
@@ -39,8 +41,9 @@ def one_layer_bound(
 def probe_prompts(W: Float[Tensor, "d p"], N: int, size: float) -> Prompts:
     r"""N prompts, to be read at their first token, that differ in the reward of the last response only: the probe.
 
-    The others stand at $\pm \rho v$ by turns, $v \perp W x$, with rewards 0, 1, ..., N - 2 over N - 1; the probe stands where $v$ does
-    not see it, as far from $W x$ as they do. In prompt q it ranks above q of them, half a gap from each neighbour.
+    The others stand at $\pm \rho v$ by turns, $v \perp W x$, with rewards 0, 1, ..., N - 2 over N - 1; the
+    probe stands where $v$ does not see it, as far from $W x$ as they do. In prompt q it ranks above q of
+    them, half a gap from each neighbour.
 
     Raises:
         ValueError: N < 3, W with fewer than two rows or not finite, size not positive.
@@ -75,8 +78,9 @@ def wanted(N: int) -> Float[np.ndarray, " N"]:
 def searched_error(N: int, heads: int, tries: int, seed: int) -> float:
     r"""Least largest error on `probe_prompts`, in units of $2 \eta \rho$, that a search over all layers of `heads` heads finds.
 
-    A layer gives $b + \sum_h (u_h r + w_h)\, \sigma(a_h r + c_h)$ in the reward r of the probe, and every such function is that
-    of a layer. b, u, w are fitted by least squares inside, a and c outside, with weights that move to the largest errors.
+    A layer gives $b + \sum_h (u_h r + w_h)\, \sigma(a_h r + c_h)$ in the reward r of the probe, and every
+    such function is that of a layer. b, u, w are fitted by least squares inside, a and c outside, with
+    weights that move to the largest errors.
     """
     goal, t = wanted(N), np.linspace(-1, 1, N)
     rng, best = np.random.default_rng(seed), np.inf

@@ -1,14 +1,15 @@
 r"""Plackett-Luce in constant depth with one mask feature a side: width paid in magnitude (ours).
 
-As `constant_depth`, but the mask is a product of two staircases that grow like exponentials. At each point $\zeta_k$ of the
-grid the key feature rises from $\rho^{k-1}$ to $\rho^k$ just above it, and the query feature falls by the same factor just below
-it, times $\rho$ to the power of half the number of points, so that neither leaves the range of the type. So
+As `constant_depth`, but the mask is a product of two staircases that grow like exponentials. At each point
+$\zeta_k$ of the grid the key feature rises from $\rho^{k-1}$ to $\rho^k$ just above it, and the query feature
+falls by the same factor just below it, times $\rho$ to the power of half the number of points, so that
+neither leaves the range of the type. So
 
 * $r \le \lambda$: the product is at most $1/\rho$ (leak);
 * $r \ge \lambda + $ gap: a point lies between the two, and the product is at least 1 (strength).
 
-All weights of the staircases are positive: nothing cancels. A product that overflows is a mask of minus infinity. The
-trade between width, magnitude and error stands in the notebook "What a mask costs".
+All weights of the staircases are positive: nothing cancels. A product that overflows is a mask of minus
+infinity. The trade between width, magnitude and error stands in the notebook "What a mask costs".
 """
 
 import math
