@@ -6,6 +6,7 @@ r"""What no training can beat: lower bounds on the error of imitating a gradient
 * One softmax head: four prompts on which no convex average of linear values can be right.
 
 Propositions and proofs are ours; they stand in the notebooks "What linear attention cannot do" and "How many heads?".
+One layer of several heads: `ica.theory.one_layer`.
 """
 
 import numpy as np

@@ -11,7 +11,7 @@ from ica.theory.constructions.attention_only import attention_only
 from ica.theory.constructions.basics import Assumptions
 from ica.theory.constructions.constant_depth import constant_depth, reward_grid, windowed, windows
 from ica.theory.constructions.layout import Layout, set_units, zero_
-from ica.theory.constructions.one_head import one_head, one_head_twice, opposed_pairs, reward_path
+from ica.theory.constructions.one_head import one_head, one_head_twice
 from ica.theory.constructions.thresholds import Grid, clear_units, key_units, query_units
 from ica.theory.cost import multiply_adds, wall_times
 from ica.theory.descent import gradient_descent, relative_errors
@@ -168,22 +168,6 @@ def test_one_head_is_exact_at_the_better_token_only_and_twice_at_both():
     assert both.max() <= 1e-12
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_no_single_head_beats_the_bound(seed):
-    eta, sizes = 0.1, torch.tensor([1.0, 10.0, 100.0], dtype=torch.float64)
-    torch.manual_seed(seed)
-    model = Transformer(TransformerConfig(inputs=6, outputs=2, width=9, layers=1)).double()
-    u, query = torch.tensor([1.0, 0.0], dtype=torch.float64), torch.tensor([0.0, 1.0], dtype=torch.float64)
-    prompts = opposed_pairs(u, query, sizes)
-    W = torch.zeros(len(prompts.rewards), 2, 2, dtype=torch.float64)
-    goal = (gradient_descent(W, prompts, eta, 1)[-1] @ query).unflatten(0, (3, 4))
-    assert torch.allclose(goal[:, 0], 2 * eta * sizes[:, None] * u) and torch.allclose(goal[:, 0], goal[:, 1])
-    assert goal[:, 2:].abs().max() <= 1e-9
-    with torch.no_grad():
-        errors = (model(prompts.tokens())[:, 0].unflatten(0, (3, 4)) - goal).norm(dim=-1).amax(dim=-1)
-        assert (errors >= eta * sizes - reward_path(model)[0].abs() / 2).all()
-
-
 @settings(max_examples=20, deadline=None)
 @given(N=st.integers(2, 9), d=st.integers(1, 5), share=st.floats(0.2, 1.0), seed=st.integers(0, 10**6))
 def test_attention_alone_takes_one_step(N, d, share, seed):
@@ -230,7 +214,6 @@ EYE = torch.eye(2, dtype=torch.float64)
         ("count must", lambda: windowed(EYE, 4, GOOD, count=0)),
         ("rewards must lie in", lambda: Grid(0.0, 1.0, 0.1).accept(torch.tensor([[0.2, 1.2]]))),
         ("rewards must differ", lambda: Grid(0.0, 1.0, 0.1).accept(torch.tensor([[0.2, 0.25]]))),
-        ("sizes must be above 0", lambda: opposed_pairs(EYE[0], EYE[0], torch.tensor([0.0]))),
         ("n must", lambda: multiply_adds(TransformerConfig(1, 1, 1, 1), 0)),
         ("repeats must", lambda: wall_times(lambda: None, 0)),
     ],

@@ -3,17 +3,15 @@ r"""One softmax head for Bradley-Terry: exact at the token of the better respons
 At the better token the step is $2\eta\,(y_i - \sum_j \beta_j y_j)$: its own response comes through the
 residual stream, and one head with the model's own preference brings the average. At the worse token the own
 response has the wrong sign, and one head cannot know at which of the two it is. Two layers of one head can:
-see `one_head_twice`. `opposed_pairs` is a family of prompts of the proof in the notebook "How many heads?".
+see `one_head_twice`. Proofs are ours; they stand in the notebook "How many heads?".
 """
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ica import checks
 from ica.theory.constructions.basics import Assumptions, blank, promise, start
 from ica.theory.constructions.layout import Layout, set_head
-from ica.theory.prompts import Prompts
 from ica.transformer import Attention, Transformer
 
 
@@ -72,29 +70,9 @@ def one_head_twice(W: Float[Tensor, "d p"], assumptions: Assumptions) -> Transfo
     return promise(model, start(W, assumptions), assumptions, 1, 2)
 
 
-def opposed_pairs(
-    direction: Float[Tensor, " d"], query: Float[Tensor, " p"], sizes: Float[Tensor, " sizes"]
-) -> Prompts:
-    r"""Four prompts for each size $\rho$, in units of the response, to be read at their first token.
-
-    Responses $(\rho u, -\rho u)$ with the first one better; the same, swapped, with the second one better;
-    two equal responses $\rho u$; two equal responses $-\rho u$. Rewards are 1 and 0; $u$ is the direction.
-
-    Raises:
-        ValueError: sizes not finite and positive.
-    """
-    checks.finite("sizes", checks.shape("sizes", sizes, (None,)))
-    if (sizes <= 0).any():
-        raise ValueError(f"sizes must be above 0, got {float(sizes.min())}")
-    signs = torch.tensor([[1, -1], [-1, 1], [1, 1], [-1, -1]], dtype=direction.dtype)
-    rewards = torch.tensor([[1, 0], [0, 1], [1, 0], [0, 1]], dtype=direction.dtype).repeat(len(sizes), 1)
-    responses = (sizes[:, None, None] * signs).flatten(0, 1).unsqueeze(-1) * direction
-    return Prompts(query.expand(len(rewards), -1), responses, rewards)
-
-
 @torch.no_grad()
 def reward_path(model: Transformer) -> Float[Tensor, " d"]:
-    r"""$V_r$: what a unit of reward adds to the output through value, output map and readout."""
+    r"""$\omega$: what a unit of reward adds to the output through value, output map and readout."""
     attention = model.blocks[0].attention
     reward = model.embed.weight[:, -1]
     return model.readout.weight @ attention.W_O.weight @ attention.W_V.weight @ reward
