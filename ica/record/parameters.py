@@ -131,11 +131,11 @@ ACCEPTED: dict[str, dict[str, Rule]] = {
     | SEEDED,
     "ablations": STUDY | {"return_steps": whole(100, 10**6)} | SEEDED,
     "linear_attention": STUDY | SEEDED,
-    "heads": {"prompts": MANY, "Ns": rising(2, 128), "fits": whole(6, 1000), "epochs": whole(1, 10**6)}
-    | SEEDED,
+    "heads": {"prompts": MANY, "Ns": rising(2, 128), "tries": whole(1, 1000)} | SEEDED,
     "depth": {"prompts": MANY, "Ns": rising(2, 128, 2), "ds": rising(1, 64), "steps": whole(1, 100)}
-    | {"gaps": rising(16, 10**4, 2), "repeats": whole(2, 1000)}
+    | {"repeats": whole(2, 1000)}
     | SEEDED,
+    "masks": {"prompts": MANY, "gaps": rising(16, 400, 2), "tries": whole(1, 1000)} | SEEDED,
     "several_queries": {"prompts": MANY} | LAWS | SEEDED,
     "causal": {"prompts": MANY, "repeats": whole(1, 1000)} | LAWS | SEEDED,
     "multi_turn": {"prompts": MANY, "given": whole(1, 16), "d": whole(1, 64), "rounds": whole(2, 40)}
