@@ -1,6 +1,7 @@
 """The package mirrors the book's three parts, on a small common ground; imports point down.
 
-- `checks`, `intervals`, `objectives`, `transformer`: validation, intervals, losses, the one transformer.
+- `checks`, `intervals`, `objectives`, `minimiser`, `transformer`: validation, intervals, losses and their exact
+  minimiser, the one transformer.
 - `theory`: Part I. Prompts, gradient descent, and `theory.constructions`: weights that do its steps.
 - `synthetic`: Part II. What is asked (`task`), how models are made (`training`), what is read off them (`analysis`).
 - `llm`: Part III. Models (`model`), BBQ (`bbq`), what is asked of them (`protocol`), attacks (`jailbreak`), `analysis`.

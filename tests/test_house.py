@@ -20,7 +20,7 @@ from ica.record import claims, paper
 ROOT = Path(__file__).parents[1]
 SOURCES = {folder: sorted((ROOT / folder).rglob("*.py")) for folder in ("ica", "tests", "book/_ext", ".ci")}
 STORED = sorted((ROOT / "notebooks").glob("*.ipynb"))
-GROUND = ("checks", "intervals", "objectives", "transformer")
+GROUND = ("checks", "intervals", "minimiser", "objectives", "transformer")
 BELOW = ("ica", "ica.record", "ica.build")  # what every part may import
 # Folder -> the folders that it may import besides itself.
 ARROWS = {

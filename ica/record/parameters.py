@@ -129,6 +129,7 @@ ACCEPTED: dict[str, dict[str, Rule]] = {
     "many_steps": {"prompts": MANY, "steps": whole(2, 1000), "N": whole(2, 32), "d": whole(1, 64)}
     | {"sizes": rising(2, 256, 2)}
     | SEEDED,
+    "minimiser": {"prompts": MANY, "paths": MANY, "d": whole(3, 64), "steps": whole(10_000, 10**7)} | SEEDED,
     "ablations": STUDY | {"return_steps": whole(100, 10**6)} | SEEDED,
     "linear_attention": STUDY | SEEDED,
     "heads": {"prompts": MANY, "Ns": rising(2, 128), "tries": whole(1, 1000)} | SEEDED,

@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 import torch
 
+from ica import minimiser
 from ica.objectives import pl_loss, predict, squared_distance_reward
 from ica.record import figures
 from ica.synthetic.analysis import existence
-from ica.synthetic.task import bayes, minimiser
+from ica.synthetic.task import bayes
 from ica.synthetic.task.baselines import descend
 from ica.synthetic.task.data import sample_batch
 from ica.synthetic.task.metrics import normalised_mse

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ica import minimiser
 from ica.objectives import pl_direction, pl_loss, squared_distance_reward
 from ica.synthetic.analysis import controls, fair, fair_rules, rules
-from ica.synthetic.task import minimiser
 from ica.synthetic.task.baselines import best_response
 from ica.synthetic.task.bayes import posterior_mean, precisions
 from ica.synthetic.task.config import RunConfig

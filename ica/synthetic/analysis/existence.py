@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from scipy import stats
 from torch import Tensor
 
-from ica import checks
+from ica import checks, minimiser
 from ica.intervals import mean_interval, median_interval
 from ica.objectives import pl_direction, pl_gradient, pl_loss, predict, squared_distance_reward
 from ica.record import figures
-from ica.synthetic.task import bayes, minimiser
+from ica.synthetic.task import bayes
 from ica.synthetic.task.data import SyntheticBatch
 from ica.synthetic.task.metrics import linearised, normalised_mse
 

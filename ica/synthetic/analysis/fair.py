@@ -13,10 +13,9 @@ from jaxtyping import Bool, Float, Int
 from scipy import optimize
 from torch import Tensor
 
-from ica import checks
+from ica import checks, minimiser
 from ica.synthetic.analysis.fair_rules import MEANS, UNITS, Descent, weighted_mean
 from ica.synthetic.analysis.rules import Predictor, derivatives
-from ica.synthetic.task import minimiser
 from ica.synthetic.task.config import RunConfig
 from ica.synthetic.task.data import SyntheticBatch
 from ica.synthetic.task.tokens import tokens

@@ -14,10 +14,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ica import checks
+from ica import checks, minimiser
 from ica.objectives import pl_direction, ranking
 from ica.synthetic.analysis.rules import Predictor, hypotheses
-from ica.synthetic.task import minimiser
 from ica.synthetic.task.baselines import descend
 from ica.synthetic.task.bayes import posterior_mean
 from ica.synthetic.task.data import SyntheticBatch

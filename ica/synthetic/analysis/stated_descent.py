@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ica import minimiser
 from ica.objectives import predict
 from ica.synthetic.analysis import existence
-from ica.synthetic.task import minimiser
 from ica.synthetic.task.data import SyntheticBatch
 from ica.synthetic.task.metrics import linearised, normalised_mse
 

@@ -12,12 +12,17 @@ The last network of a step adds acc to $\hat y$ and clears acc and the marks. He
 `heads=2`. That N-1 blocks of attention and network suffice is the paper's claim; the weights and the proof are ours.
 """
 
+import math
+
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ica import checks
+from ica.objectives import ranking
 from ica.theory.constructions.basics import Assumptions, blank, promise, start
 from ica.theory.constructions.layout import Layout, Unit, carry, set_head, set_units
+from ica.theory.prompts import Prompts
 from ica.transformer import Attention, Transformer
 
 
@@ -58,11 +63,8 @@ def plackett_luce(
 def _write_heads(attention: Attention, layout: Layout, N: int, assumptions: Assumptions) -> None:
     """Heads A, B, C; with two heads, C is folded into A."""
     read, c, eta = layout.read, assumptions.c(N), assumptions.eta
-    margin = assumptions.margin(N)
-    best = {
-        "query": read({"one": 1.0}),
-        "key": read({"r": c, "mark": -(c * assumptions.spread + margin)}),
-    }
+    M_A, M_B = mask_strengths(N, assumptions)
+    best = {"query": read({"one": 1.0}), "key": read({"r": c, "mark": -M_A})}
     if attention.config.heads == 3:
         set_head(attention, 0, **best, value=read({"y": 1.0}), output=read({"acc": 2 * eta}))
         set_head(attention, 2, **best, value=read({"r": 1.0}), output=read({"top": 1.0}))
@@ -73,10 +75,44 @@ def _write_heads(attention: Attention, layout: Layout, N: int, assumptions: Assu
         attention,
         1,
         query=read({"yhat": 2.0}, {"one": 1.0}),
-        key=read({"y": 1.0}, {"s": -1.0, "mark": -(assumptions.radius**2 + margin)}),
+        key=read({"y": 1.0}, {"s": -1.0, "mark": -M_B}),
         value=read({"y": 1.0}),
         output=read({"acc": -2 * eta}),
     )
+
+
+def mask_strengths(N: int, assumptions: Assumptions) -> tuple[float, float]:
+    r"""$M_A$ and $M_B$: an eliminated response trails by at least $c g$ and a logarithm of N and S/g more."""
+    c, spread, gap = assumptions.c(N), assumptions.spread, assumptions.gap
+    lead = max(assumptions.margin(N), c * gap) + 2 * math.log(N)
+    return c * spread + lead + math.log(spread / gap), assumptions.radius**2 + lead
+
+
+def step_bound(prompts: Prompts, assumptions: Assumptions, worst: bool = False) -> Float[Tensor, " batch"]:
+    r"""Largest error of one step in exact arithmetic (notebook "plackett_luce", thm-pl; ours), in units of y.
+
+    $$2 \eta \Big( \sum_{i<j} e^{-c (r_{\tau(i)} - r_{\tau(j)})} \| y_{\tau(i)} - y_{\tau(j)} \| + D e^{-c g} \Big)
+    \le 5 \eta (N - 1) D e^{-c g}$$
+
+    Args:
+        worst: the second form, that of the worst rewards a gap apart.
+
+    Raises:
+        ValueError: $c g < \log 6$, where the theorem says nothing.
+    """
+    N = prompts.rewards.shape[1]
+    product = assumptions.c(N) * assumptions.gap
+    if product < math.log(6):
+        raise ValueError(f"c g must be at least log 6 = {math.log(6):.3f}, got {product:.3f}")
+    far = torch.cdist(prompts.responses, prompts.responses, compute_mode="donot_use_mm_for_euclid_dist")
+    widest, left = far.amax((1, 2)), math.exp(-product)
+    if worst:
+        return 5 * assumptions.eta * (N - 1) * widest * left
+    tau = ranking(prompts.rewards)
+    rewards = prompts.rewards.gather(1, tau)
+    apart = far.gather(1, tau.unsqueeze(2).expand_as(far)).gather(2, tau.unsqueeze(1).expand_as(far))
+    given = (assumptions.c(N) * (rewards.unsqueeze(1) - rewards.unsqueeze(2))).exp().triu(1)
+    return 2 * assumptions.eta * ((given * apart).sum((1, 2)) + widest * left)
 
 
 def eliminate(layout: Layout, gap: float) -> list[Unit]:

@@ -1,4 +1,6 @@
-r"""The exact minimiser of the squared-distance Plackett-Luce loss, responses off a line (notebook "floor").
+r"""The exact minimiser of the squared-distance Plackett-Luce loss, and where descent goes without one.
+
+For the notebooks "minimiser" (theorems, proofs) and "floor" (the synthetic task).
 
 Number the n responses of a prompt best first and let $\delta_k = y_k - y_{k+1}$, $k < n$. The scores
 $-\lVert \hat y - y_i \rVert^2$ differ by terms that are linear in the prediction, so
@@ -9,28 +11,27 @@ $$L(\hat y) = \sum_{i<n} \log \sum_{j \ge i}
 is convex, and $\nabla L = -2 \sum_k w_k \delta_k$, $w_k = \sum_{i \le k < j} \beta^i_j > 0$.
 
 *Existence (ours).* L has a minimiser if and only if no v has $\langle v, \delta_k \rangle \ge 0$ for all k
-and $> 0$ for some. With such a v $\langle v, \nabla L \rangle < 0$ everywhere. Without one, every unit vector
-v in the span of the $\delta_k$ has some $\langle v, \delta_k \rangle < 0$, at most $-\epsilon$ by
-compactness, so that term k of L grows along v at a rate of at least $2 \epsilon$ while no term falls below 0:
-L tends to infinity in the span, and has a minimiser there. L is constant along every v that is orthogonal to
-all $\delta_k$, and strictly convex in their span: the minimiser is unique up to such v.
-
-So there is none for $n \le d + 1$ responses in general position (the $\delta_k$ are independent, and some v
-has $\langle v, \delta_k \rangle = 1$ for all k); and once there is one and the $\delta_k$ span $R^d$, more
+and $> 0$ for some; it is unique up to vectors orthogonal to all $\delta_k$, along which L is constant. So
+there is none for $n \le d + 1$ responses in general position (the $\delta_k$ are independent, and some v has
+$\langle v, \delta_k \rangle = 1$ for all k); and once there is one and the $\delta_k$ span $R^d$, more
 responses leave one.
+
+*Descent (ours).* Where some v has all $\langle v, \delta_k \rangle > 0$, gradient descent with a stable step
+stays within $C (1 + \sqrt{\log T})$ of $\tfrac12 \log T\, v^*$, $v^*$ the shortest v with all products at
+least 1, and almost surely within a constant: its direction is that of the largest margin
+$1 / \lVert v^* \rVert$.
 """
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy import optimize, sparse, special
+from scipy import optimize, sparse
 from torch import Tensor
 
 from ica import checks
 from ica.objectives import pl_direction, ranking, remaining_weights
 
 TOLERANCE = 1e-12  # of the gradient, in units of the sum of the norms of its terms
-HALVINGS = 35
 REACH = 10.0
 MOST = 1000  # Newton steps; prompts of the sampler take 10 to 80
 TOGETHER = 100  # prompts in one linear program
@@ -203,13 +204,25 @@ def _newton(
 def runaway(
     responses: Float[Tensor, "batch n d"], rewards: Float[Tensor, "batch n"], ties: str = "error"
 ) -> tuple[Float[Tensor, "batch d"], Float[Tensor, " batch"]]:
-    r"""Where there is no minimiser: the unit vector u of the largest margin $\gamma$, and the margin.
+    r"""Where there is no minimiser: the unit vector u of the largest margin, and the margin.
 
-    $\gamma = \min_k \langle u, \delta_k \rangle$, in units of the responses. Along u the loss falls to 0, its
-    infimum. Gradient descent with a stable step ends in this direction (Soudry et al. 2018), with a norm that
-    grows like $\log k / (2 \gamma)$ in the number k of steps. u is along the shortest v with all
-    $\langle v, \delta_k \rangle \ge 1$, $\gamma = 1 / \lVert v \rVert$: non-negative least squares (Lawson
-    and Hanson 1974, ch. 23).
+    The margin is $\min_k \langle u, \delta_k \rangle = 1 / \lVert v^* \rVert$,
+    $u = v^* / \lVert v^* \rVert$, in units of the responses. Along u the loss falls to 0, its infimum.
+
+    Raises:
+        ValueError: as `shortest` says.
+    """
+    v = shortest(responses, rewards, ties)[0]
+    return torch.nn.functional.normalize(v, dim=-1), 1 / v.norm(dim=-1)
+
+
+def shortest(
+    responses: Float[Tensor, "batch n d"], rewards: Float[Tensor, "batch n"], ties: str = "error"
+) -> tuple[Float[Tensor, "batch d"], Float[Tensor, "batch steps"]]:
+    r"""The shortest v with all $\langle v, \delta_k \rangle \ge 1$, and its weights.
+
+    $v = \sum_k \alpha_k \delta_k$; $\alpha_k \ge 0$ is 0 where the product exceeds 1. Non-negative least
+    squares (Lawson and Hanson 1974, ch. 23).
 
     Raises:
         ValueError: a prompt without such a v (its loss has a minimiser, or falls only along directions that
@@ -226,10 +239,9 @@ def runaway(
                 "every prompt must have a direction along which each response beats the next, "
                 f"but prompt {prompt} has none"
             )
-        rest = system @ weights - aim
-        found.append(-rest[:-1] / rest[-1])
-    v = torch.from_numpy(np.array(found))
-    return torch.nn.functional.normalize(v, dim=-1), scale / v.norm(dim=-1)
+        found.append(weights / (1 - weights.sum()))
+    alpha = torch.from_numpy(np.array(found)) / scale.square().unsqueeze(-1)
+    return (alpha.unsqueeze(-1) * steps).sum(1), alpha
 
 
 def plain_descent(
@@ -255,6 +267,34 @@ def plain_descent(
     return torch.stack(path)
 
 
+def long_descent(
+    best_first: Float[Tensor, "batch n d"],
+    start: Float[Tensor, "batch d"],
+    rate: Float[Tensor, " batch"],
+    at: list[int],
+) -> Float[Tensor, "times batch d"]:
+    """As `plain_descent`, of responses already ranked, kept at the rising step numbers `at` only.
+
+    Raises:
+        ValueError: `at` not rising whole numbers from 1 on.
+    """
+    if not at or [*at] != sorted({*at}) or checks.whole("the first of `at`", at[0], 1) < 1:
+        raise ValueError(f"at must be step numbers that rise, got {at}")
+    y, z, eta = best_first.numpy(), start.numpy().copy(), 2 * rate.numpy()[:, None, None]
+    squares, terms = np.square(y).sum(-1), np.triu(np.ones(y.shape[1:2] * 2))[:-1]
+    first = np.append(np.ones(y.shape[1] - 1), 0.0)
+    kept = []
+    for t in range(1, at[-1] + 1):
+        logits = 2 * (y @ z[..., None])[..., 0] - squares
+        odds = np.exp(logits - logits.max(1, keepdims=True))
+        left = odds[:, ::-1].cumsum(1)[:, ::-1][:, :-1]
+        pulls = first - odds * ((1 / left) @ terms)
+        z += (eta * (pulls[:, None] @ y))[:, 0]
+        if t == at[len(kept)]:
+            kept.append(z.copy())
+    return torch.from_numpy(np.stack(kept))
+
+
 def stable_rate(responses: Float[Tensor, "batch n d"]) -> Float[Tensor, " batch"]:
     r"""$1 / ((n - 1) D^2)$, half of the rate below which `plain_descent` never raises the loss."""
     reach = torch.cdist(responses, responses).amax((1, 2))
@@ -264,74 +304,20 @@ def stable_rate(responses: Float[Tensor, "batch n d"]) -> Float[Tensor, " batch"
 def orders(n: int, d: int) -> int:
     r"""How many of the n! orders of n points of $R^d$ in general position a linear function gives.
 
-    $Q(n, d) = Q(n-1, d) + (n-1)\, Q(n-1, d-1)$ (Cover 1967). These are the rankings whose loss has no
-    minimiser: under a critic that says nothing its share is $Q(n, d) / n!$.
+    $Q(n, d) = Q(n-1, d) + (n-1)\, Q(n-1, d-1)$ (Cover 1967). These rankings have no minimiser.
     """
     if checks.whole("n", n, 1) == 1:
         return 1
     return 2 if checks.whole("d", d, 1) == 1 else orders(n - 1, d) + (n - 1) * orders(n - 1, d - 1)
 
 
-def limit_factor(
-    target2: Float[Tensor, " batch"], query2: Float[Tensor, " batch"], d: int, cells: int = 400
-) -> Float[Tensor, " batch"]:
-    r"""The c for which the minimiser tends to $c\, y^*$ as $n \to \infty$, responses with noise of their own.
+def share_without(n: int, d: int) -> float:
+    r"""$Q(n, d) / n!$: share of prompts without minimiser where ranks say nothing of the responses.
 
-    It minimises (proof: notebook "floor"), with $q_z = 1 + 2 (1 - z)^2 \lVert x \rVert^2$ and
-    $s = \lVert y^* \rVert^2$,
-
-    $$\int_0^1 \Big[ \log \frac1r \int_0^r q_z^{-d/2} e^{-(c - z)^2 s / q_z} dz + (c - r)^2 s \Big] dr .$$
-
-    By bisection of the slope, integrals by the midpoint rule.
-
-    Args:
-        target2, query2: $\lVert y^* \rVert^2$ and $\lVert x \rVert^2$.
-
-    Raises:
-        ValueError: norms that are not finite and positive, d < 1, fewer than two cells.
+    It is the probability of at most d - 1 successes in independent trials m = 3, ..., n with probabilities
+    $1 - 1/m$ (ours).
     """
-    checks.whole("d", d, 1)
-    z = ((torch.arange(checks.whole("cells", cells, 2)).double() + 0.5) / cells).unsqueeze(0)
-    if not ((target2 > 0) & (query2 > 0) & target2.isfinite() & query2.isfinite()).all():
-        raise ValueError("target2 and query2 must be finite numbers above 0")
-    s, q = target2.double().unsqueeze(-1), 1 + 2 * (1 - z).square() * query2.double().unsqueeze(-1)
-
-    def below(logs: Float[Tensor, "batch cells"]) -> Float[Tensor, "batch cells"]:
-        # midpoint rule: half of a cell's own weight lies below its middle
-        sums = logs.logcumsumexp(-1)
-        return torch.logaddexp(sums, torch.nn.functional.pad(sums[:, :-1], (1, 0), value=-torch.inf))
-
-    def rises(c: Float[Tensor, " batch"]) -> Bool[Tensor, " batch"]:
-        logs = -d / 2 * q.log() - (c.unsqueeze(-1) - z).square() * s / q
-        total, pushed = below(logs), logs - q.log()
-        mean = c.unsqueeze(-1) * (below(pushed) - total).exp() - (below(pushed + z.log()) - total).exp()
-        return (c.unsqueeze(-1) - z - mean).mean(-1) > 0
-
-    lo, hi = torch.zeros_like(target2.double()), torch.ones_like(target2.double())
-    while not (done := rises(hi)).all():
-        hi = torch.where(done, hi, 2 * hi)
-    for _ in range(HALVINGS):
-        middle = (lo + hi) / 2
-        over = rises(middle)
-        lo, hi = torch.where(over, lo, middle), torch.where(over, middle, hi)
-    return (lo + hi) / 2
-
-
-def expected_limit_error(d: int, nodes: int = 20, cells: int = 200) -> float:
-    r"""Normalised MSE of the limit $c\, y^*$ over the sampler, $\mathbb E\, (c - 1)^2 s / \mathbb E\, s$.
-
-    By Gauss-Laguerre quadrature, as $\lVert x \rVert^2$ and $s / \lVert x \rVert^2$ are independent, of law
-    $\chi^2_d$. With the defaults good to 1e-4 from d = 5 on.
-
-    Raises:
-        ValueError: d < 1, fewer than two nodes or cells.
-    """
-    checks.whole("d", d, 1)
-    u, w = (
-        torch.from_numpy(found)
-        for found in special.roots_genlaguerre(checks.whole("nodes", nodes, 2), d / 2 - 1)
-    )
-    query2, weights = (2 * u).repeat_interleave(nodes), torch.outer(w, w).flatten()
-    target2 = query2 * (2 * u).repeat(nodes)
-    off = (limit_factor(target2, query2, d, cells) - 1).square()
-    return float((weights * off * target2).sum() / (weights * target2).sum())
+    law = np.eye(1, checks.whole("d", d, 1))[0]  # of 0, ..., d - 1 successes
+    for m in range(3, checks.whole("n", n, 1) + 1):
+        law = law / m + np.append(0.0, law[:-1]) * (1 - 1 / m)
+    return float(law.sum())

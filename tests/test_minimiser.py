@@ -8,18 +8,21 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import integrate, optimize
+from scipy import optimize
+from sympy.functions.combinatorial.numbers import stirling
 
+from ica import minimiser
 from ica.objectives import pl_loss, predict, squared_distance_reward
-from ica.synthetic.task import minimiser
-from ica.synthetic.task.data import Critic, sample_batch
 
 
-def draw(batch=30, n=12, d=3, seed=0, critic=None):
-    found = sample_batch(
-        batch, n, d, torch.Generator().manual_seed(seed), critic, dtype=torch.float64, noise="own"
-    )
-    return found.responses, found.rewards
+def draw(batch=30, n=12, d=3, seed=0, random_ranks=False):
+    """Responses r y* + (1 - r) e_i, ranked by r: orders that a linear function nearly gives; or by nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    target = 2 * torch.randn(batch, 1, d, generator=generator, dtype=torch.float64)
+    r = torch.rand(batch, n, generator=generator, dtype=torch.float64)
+    noise = 2 * torch.randn(batch, n, d, generator=generator, dtype=torch.float64)
+    y = r.unsqueeze(-1) * target + (1 - r).unsqueeze(-1) * noise
+    return y, torch.rand(batch, n, generator=generator, dtype=torch.float64) if random_ranks else r
 
 
 def loss(prediction, responses, rewards):
@@ -172,6 +175,18 @@ def test_orders_of_few_points_are_all_and_of_many_on_a_line_two():
     assert minimiser.orders(9, 1) == 2
 
 
+@pytest.mark.parametrize("d", [1, 2, 3, 5, 8])
+def test_the_share_is_that_of_the_orders_and_of_permutations_by_their_cycles(d):
+    for n in range(2, 15):
+        share = minimiser.share_without(n, d)
+        assert share == pytest.approx(minimiser.orders(n, d) / math.factorial(n), rel=1e-12)
+        if d < n:  # Zaslavsky: regions of a generic section of the braid arrangement
+            cycles = sum(stirling(n, n - k, kind=1) for k in range(d - 1, -1, -2))
+            assert share == pytest.approx(2 * int(cycles) / math.factorial(n), rel=1e-12)
+    assert minimiser.share_without(1, d) == 1
+    assert minimiser.share_without(500, d) < 1e-9
+
+
 def test_the_least_n_is_where_it_begins_and_it_stays():
     y, r = draw(60, 12, 3)
     first = minimiser.first_existing(y, r)
@@ -182,7 +197,7 @@ def test_the_least_n_is_where_it_begins_and_it_stays():
 
 
 def test_a_critic_that_says_nothing_has_the_share_of_random_ranks():
-    y, r = draw(400, 8, 3, critic=Critic(level=1.0))
+    y, r = draw(400, 8, 3, random_ranks=True)
     share, expected = (
         minimiser.exists(y, r).double().mean().item(),
         1 - minimiser.orders(8, 3) / math.factorial(8),
@@ -206,17 +221,38 @@ def test_the_margin_is_the_largest_that_a_general_solver_finds():
     torch.testing.assert_close(u.norm(dim=-1), torch.ones(6, dtype=torch.float64))
 
 
+def test_the_shortest_direction_is_made_of_the_steps_of_least_margin():
+    y, r = draw(40, 4, 4)
+    v, alpha = minimiser.shortest(y, r)
+    steps = -minimiser.ranked(y, r).diff(dim=1)
+    products = (steps * v[:, None]).sum(-1)
+    assert (products > 1 - 1e-9).all() and (alpha >= 0).all()
+    assert ((products - 1) * alpha).abs().max() < 1e-9
+    torch.testing.assert_close(alpha.sum(-1), v.square().sum(-1))
+
+
+def test_long_descent_is_plain_descent():
+    y, r = draw(5, 6, 3)
+    rate, start = minimiser.stable_rate(y), torch.ones(5, 3, dtype=torch.float64)
+    path = minimiser.plain_descent(y, r, start, rate, 30)
+    kept = minimiser.long_descent(minimiser.ranked(y, r), start, rate, [1, 7, 30])
+    torch.testing.assert_close(kept, path[[1, 7, 30]])
+    assert (start == 1).all()
+    for wrong in ([], [3, 3], [5, 2], [0, 4]):
+        with pytest.raises(ValueError, match="at"):
+            minimiser.long_descent(minimiser.ranked(y, r), start, rate, wrong)
+
+
 def test_descent_on_predictions_is_descent_on_the_weights():
-    batch = sample_batch(4, 6, 3, torch.Generator().manual_seed(0), dtype=torch.float64, noise="own")
-    W = torch.zeros(4, 3, 3, dtype=torch.float64, requires_grad=True)
-    path = minimiser.plain_descent(
-        batch.responses, batch.rewards, torch.zeros(4, 3).double(), 0.1 * batch.query.square().sum(-1), 7
-    )
+    y, r = draw(4, 6, 3)
+    query = torch.randn(4, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    W = torch.zeros(4, 3, 2, dtype=torch.float64, requires_grad=True)
+    rate = 0.02 * query.square().sum(-1)
+    path = minimiser.plain_descent(y, r, torch.zeros(4, 3).double(), rate, 7)
     for _ in range(7):
-        value = loss(predict(W, batch.query), batch.responses, batch.rewards).sum()
-        (gradient,) = torch.autograd.grad(value, W)
-        W = (W - 0.1 * gradient).detach().requires_grad_()
-    torch.testing.assert_close(path[-1], predict(W, batch.query).detach())
+        (gradient,) = torch.autograd.grad(loss(predict(W, query), y, r).sum(), W)
+        W = (W - 0.02 * gradient).detach().requires_grad_()
+    torch.testing.assert_close(path[-1], predict(W, query).detach())
 
 
 def test_a_stable_step_never_raises_the_loss_and_ends_at_the_minimiser():
@@ -228,62 +264,18 @@ def test_a_stable_step_never_raises_the_loss_and_ends_at_the_minimiser():
     assert (excess >= -1e-9).all() and excess[-1].median() < 0.01 * excess[0].median()
 
 
-def test_without_minimiser_descent_runs_along_the_largest_margin_by_the_logarithm():
-    y = torch.randn(20, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    r = torch.arange(3.0, dtype=torch.float64).expand(20, 3)
-    u, margin = minimiser.runaway(y, r)
-    path = minimiser.plain_descent(y, r, torch.zeros(20, 3).double(), minimiser.stable_rate(y), 4000)
-    norms = path.norm(dim=-1)
-    grown = (norms[4000] - norms[1000]) * 2 * margin / math.log(4)
-    assert 0.8 < grown.median() < 1.1
-    assert torch.cosine_similarity(path[-1], u, dim=-1).median() > 0.97
-    assert (loss(path[-1], y, r) < 0.5 * loss(path[0], y, r)).all()
-
-
-# Many responses
-
-
-@pytest.mark.parametrize(("target2", "query2", "d"), [(25.0, 5.0, 5), (2.0, 1.0, 2)])
-def test_the_limit_minimises_the_double_integral(target2, query2, d):
-    def inner(c, r):
-        def density(z):
-            q = 1 + 2 * (1 - z) ** 2 * query2
-            return q ** (-d / 2) * math.exp(-((c - z) ** 2) * target2 / q)
-
-        return math.log(integrate.quad(density, 0, r, epsabs=1e-12)[0] / r) + (c - r) ** 2 * target2
-
-    found = optimize.minimize_scalar(
-        lambda c: integrate.quad(lambda r: inner(c, r), 0, 1, epsabs=1e-10)[0],
-        bounds=(0, 2),
-        method="bounded",
-        options={"xatol": 1e-8},
-    ).x
-    own = minimiser.limit_factor(torch.tensor([target2]).double(), torch.tensor([query2]).double(), d, 2000)
-    assert own.item() == pytest.approx(found, abs=1e-5)
-
-
-def test_the_minimiser_of_many_sampled_responses_is_near_the_limit():
-    generator, n, d = torch.Generator().manual_seed(0), 100_000, 5
-    target = torch.full((d,), 2.0, dtype=torch.float64)
-    r = torch.rand(n, 1, generator=generator, dtype=torch.float64).sort(0).values
-    y = r * target + (1 - r) * 2 * torch.randn(n, d, generator=generator, dtype=torch.float64)
-
-    def value(c):
-        scores = -(c * target - y).square().sum(-1)
-        return (scores.logcumsumexp(0) - scores).mean().item()
-
-    found = optimize.minimize_scalar(value, bounds=(0, 2), method="bounded").x
-    own = minimiser.limit_factor(target.square().sum()[None], torch.tensor([4.0]).double(), d)
-    assert own.item() == pytest.approx(found, abs=0.01)
-
-
-def test_expected_limit_error_is_the_mean_over_the_sampler():
-    drawn = sample_batch(1000, 2, 5, torch.Generator().manual_seed(3), dtype=torch.float64, noise="own")
-    target2 = drawn.good.square().sum(-1)
-    off = (minimiser.limit_factor(target2, drawn.query.square().sum(-1), 5, 100) - 1).square()
-    assert (off * target2).mean() / target2.mean() == pytest.approx(
-        minimiser.expected_limit_error(5, 12, 100), abs=0.005
-    )
+@pytest.mark.parametrize(("n", "d"), [(2, 1), (3, 3), (4, 5)])
+def test_without_minimiser_descent_has_the_limits_of_the_theorem(n, d):
+    y = torch.randn(20, n, d, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    r = torch.arange(float(n), 0, -1, dtype=torch.float64).expand(20, n)
+    (v, alpha), rate, T = minimiser.shortest(y, r), minimiser.stable_rate(y), 10_000
+    half, end = minimiser.long_descent(y, torch.zeros(20, d).double(), rate, [T // 2, T])
+    assert (end - half - v * math.log(2) / 2).norm(dim=-1).median() < 0.01
+    limit = (4 * rate * T * loss(end, y, r)) / v.square().sum(-1)
+    assert (limit.median() - 1).abs() < 0.01
+    scores = squared_distance_reward(end, y)
+    margins = (scores[:, :-1] - scores[:, 1:]) - (4 * rate[:, None] * T / alpha).log()
+    assert margins[alpha > 0].abs().median() < 0.02
 
 
 # Refusals
@@ -299,12 +291,6 @@ def test_refusals_name_the_prompt_or_the_argument(as_users_call):
         minimiser.exists(y * torch.nan, r)
     with pytest.raises(ValueError, match="steps must be a whole number"):
         minimiser.plain_descent(y, r, y[:, 0], torch.ones(3), 0)
-    one = torch.ones(1, dtype=torch.float64)
-    with pytest.raises(ValueError, match="finite numbers above 0"):
-        minimiser.limit_factor(0 * one, one, 5)
-    for wrong in ({"d": 0}, {"d": 5, "nodes": 1}, {"d": 5, "cells": 1}):
-        with pytest.raises(ValueError, match=f"{list(wrong)[-1]} must be a whole number"):
-            minimiser.expected_limit_error(**wrong)
     with pytest.raises(ValueError, match="n must be a whole number"):
         minimiser.orders(0, 2)
 
