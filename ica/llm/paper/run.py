@@ -105,11 +105,11 @@ def groups(asked: Asked, size: int) -> Iterator[tuple[str, list, int, float]]:
         part = pairs[begin : begin + size]
         few = sum(one for _, one in part)
         name = f"items {begin + 1} to {begin + len(part)} of {len(pairs)}"
-        yield name, [item for item, _ in part], few, few * more + len(part) * plain
+        yield name, [item for item, _ in part], few, float(few * more + len(part) * plain)
     rounds = len(defence.DEFENCES) + 2 * defence.ROUNDS
     for begin in range(0, len(asked.sent), size):
         part = asked.sent[begin : begin + size]
-        yield "attacks", part, 0, len(part) * rounds * length.attack
+        yield "attacks", part, 0, float(len(part) * rounds * length.attack)
 
 
 def perform(
@@ -120,11 +120,11 @@ def perform(
     probe(model)
     asker = bias.Asker(model, asked.lengths, places, WIDTHS[kind], reuse=kind == "cpu")
     todo = list(groups(asked, size))
-    open_ = [one for one in todo if not all(key in checkpoint.records for key in _keys(one))]
+    left = [one for one in todo if not all(key in checkpoint.records for key in _keys(one))]
     weights = [one[3] for one in todo]
-    progress = Progress(weights, sum(weights) - sum(one[3] for one in open_), name, tell)
+    progress = Progress(weights, sum(weights) - sum((one[3] for one in left), 0.0), name, tell)
     defended = None
-    for what, part, few, weight in open_:
+    for what, part, few, weight in left:
         if what == "attacks":
             asker.begin()
             defended = defended or defence.Defended(asker, asked.context)
@@ -192,29 +192,20 @@ def _work(options: argparse.Namespace, tell: jobs.Tell) -> None:
         / "records.jsonl"
     )
     checkpoint = Checkpoint(path)
-    items = sum(map(len, asked.items.values()))
-    say(
-        f"{items} items of BBQ in {len(asked.items)} categories, {len(asked.sent)} requests under {len(defence.DEFENCES)} defences; "
-        f"at most {asked.lengths.first}, {asked.lengths.review}, {asked.lengths.second} and {asked.lengths.attack} tokens; "
-        f"{len(checkpoint.records)} records are there; {path}"
-    )
-    if asked.count < settings.SMALL:
-        say(f"fewer than {settings.SMALL} items a category: a small run, from which nothing is judged")
     try:
+        _told(asked, checkpoint, say)
         perform(asked, model, checkpoint, places, slug(asked.model), tell)
+        records = checkpoint.records
     except torch.OutOfMemoryError as error:
+        less = f"PLACES={places // 2} takes less"
         raise ValueError(
-            f"the memory of {asked.device} did not suffice with PLACES={places}; PLACES={places // 2} takes less"
+            f"the memory of {asked.device} did not suffice with PLACES={places}; {less}"
         ) from error
-    more = {
-        "threads": threads,
-        "places": places,
-        "digest": mark,
-        "code": code_digest()[:12],
-        "peak_gib": _peak(asked.device),
-    }
-    content = results.made(asked, model, checkpoint.records, provenance(started) | more)
-    checkpoint.close()
+    finally:
+        checkpoint.close()
+    more = {"threads": threads, "places": places, "digest": mark, "code": code_digest()[:12]}
+    more["peak_gib"] = _peak(asked.device)
+    content = results.made(asked, model, records, provenance(started) | more)
     written = results.write(out / f"{slug(asked.model)}.json", content)
     if not options.out:
         stored.accept(root / "results")
@@ -222,6 +213,18 @@ def _work(options: argparse.Namespace, tell: jobs.Tell) -> None:
 
     print(summary.report(results.read(written)))
     print(written)
+
+
+def _told(asked: Asked, checkpoint: Checkpoint, say: Say) -> None:
+    """Say what will be asked, and what is there already."""
+    items, length = sum(map(len, asked.items.values())), asked.lengths
+    say(
+        f"{items} items of BBQ in {len(asked.items)} categories, {len(asked.sent)} requests under {len(defence.DEFENCES)} "
+        f"defences; at most {length.first}, {length.review}, {length.second} and {length.attack} tokens; "
+        f"{len(checkpoint.records)} records are there; {checkpoint.path}"
+    )
+    if asked.count < settings.SMALL:
+        say(f"fewer than {settings.SMALL} items a category: a small run, from which nothing is judged")
 
 
 def _peak(device: str) -> float:

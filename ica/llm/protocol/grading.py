@@ -53,7 +53,7 @@ def strict_option(text: str, options: Sequence[str], unknown: int) -> int:
         unknown: position of the unknown one, which abstentions mean.
     """
     plain = text.replace("\u2019", "'").casefold().strip().split("\n")[0]
-    sentence = re.split(r"(?<=\w)[.!?](?:\s|$)", re.sub(r"^\(?([abc])[.)]\s", r"(\1) ", plain))[0]
+    sentence = re.split(r"(?<=\w)[.!?](?:\s|$)", re.sub(r"^\(?([abc])[.)](?:\s|$)", r"(\1) ", plain))[0]
     named = {k for k in range(3) if _mentions(sentence, k, options[k])}
     letters = {k for k in named if re.search(rf"\({LETTERS[k]}\)", sentence)}
     people = {0, 1, 2} - {unknown}
