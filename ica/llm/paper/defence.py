@@ -50,7 +50,7 @@ class Request:
 
 
 def requests(file: Path | None, count: int) -> tuple[list[Attack], list[Request]]:
-    """The three requests for CaC-diverse, and those that are sent: all others of the file, or `count` of the stand-in, and benign ones.
+    """The three requests for CaC-diverse, and those that are sent: all others of the file, or half of `count` of the stand-in, and as many benign ones.
 
     Raises:
         PromptsError: the file is none of prompts, or holds fewer than four.
@@ -62,10 +62,10 @@ def requests(file: Path | None, count: int) -> tuple[list[Attack], list[Request]
         )
     if file:  # the paper's attacks come without a rule of the system
         attacks = [Attack("", one.text, place=one.place) for one in attacks]
-    sent = attacks[M:] if file else attacks[M : M + max(2, count)]
+    sent = attacks[M:] if file else attacks[M : M + max(2, count // 2)]
     benign = yaml.safe_load(BENIGN.read_text(encoding="utf-8"))["requests"]
     found = [Request("attack", n, one) for n, one in enumerate(sent)]
-    found += [Request("benign", n, Attack("", text)) for n, text in enumerate(benign[: max(2, count)])]
+    found += [Request("benign", n, Attack("", text)) for n, text in enumerate(benign[: max(2, count // 2)])]
     return attacks[:M], found
 
 

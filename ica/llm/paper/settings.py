@@ -20,7 +20,7 @@ ITEMS = 500  # of a category, as in the paper (5.1)
 FEW = 5  # one in so many of them is asked in all blocks: 100 of 500, as in C.2
 FEWEST = 20  # items a category; with fewer a run is a trial
 SMALL = 100  # with fewer it is a small run, from which nothing is judged
-TRIED = 3  # categories of which a trial asks one item of each condition in all blocks
+TRIED = 2  # categories of which a trial asks one item of each condition in all blocks
 MOST = 10_000
 CONVERT = (
     "Pickled weights run as a program when they are opened, so they are not opened here. To convert weights that you trust: "

@@ -60,7 +60,7 @@ class Lengths:
 
 
 RELEASED = Lengths()
-TRIAL = Lengths(16, 24, 8, 16)
+TRIAL = Lengths(12, 20, 8, 12)
 
 
 def asked(item: Item, instruction: str = "") -> str:
