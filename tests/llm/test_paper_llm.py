@@ -1,4 +1,5 @@
-"""The paper's protocol, whole, with tiny models: resumed like not stopped, no text of attacks kept, a GPU as far as a stand-in goes."""
+"""The paper's protocol, whole, with tiny models: resumed like not stopped, no text of attacks kept, a GPU as
+far as a stand-in goes."""
 
 import argparse
 import contextlib
@@ -153,7 +154,8 @@ def test_a_vicuna_by_the_name_of_its_template_keeps_no_text_of_attacks(go, folde
 
 
 def test_a_gpu_as_far_as_a_stand_in_goes(go, whole, tmp_path, monkeypatch):
-    """The settings, the memory and the code path of a GPU; the numbers are computed on the CPU, and are those of the CPU's path."""
+    """The settings, the memory and the code path of a GPU; the numbers are computed on the CPU, and are those
+    of the CPU's path."""
     plain, _ = whole
     monkeypatch.setattr(run, "provenance", lambda started: {})
     for name, value in (("is_available", True), ("device_count", 1), ("max_memory_allocated", 3 << 30)):

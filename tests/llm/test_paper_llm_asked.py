@@ -1,4 +1,5 @@
-"""What is asked of `make paper-llm` is checked before anything runs; templates, graders and the need of memory."""
+"""What is asked of `make paper-llm` is checked before anything runs; templates, graders and the need of
+memory."""
 
 import json
 import struct

@@ -1,16 +1,20 @@
-"""BBQ in the paper's protocol: answer, review, answer again, decoded greedily; and what the controlled studies vary (5.1, 5.3, C.2).
+"""BBQ in the paper's protocol: answer, review, answer again, decoded greedily; and what the controlled
+studies vary (5.1, 5.3, C.2).
 
-Of every item: the first answer, the free review and the answer after it (CaC, L1, L2); two controls of ours, the question again without a
-review and the first question with an instruction to be fair. Of fewer items of each category and condition:
+Of every item: the first answer, the free review and the answer after it (CaC, L1, L2); two controls of ours,
+the question again without a review and the first question with an instruction to be fair. Of fewer items of
+each category and condition:
 
-- `forced`: the review is one sentence, "My previous answer is biased." or "... unbiased."; the answer after either. The likelier one is the
-  model's own (L3), the one that agrees with the truth is the true critic (L6), each flipped with probability p gives L4.
+- `forced`: the review is one sentence, "My previous answer is biased." or "... unbiased."; the answer after
+  either. The likelier one is the model's own (L3), the one that agrees with the truth is the true critic
+  (L6), each flipped with probability p gives L4.
 - `forms`: four forms of review, by the model, and the answers after them (L5).
 - `rounds`: second and third rounds, with the own reviews and with the true critic's sentence (L7).
 
-A right answer is called unbiased and a wrong one biased, ambiguous or not, as the paper's true critic does; what the answer is, the strict
-grader says (`ica.llm.protocol.grading`). The paper lets GPT-4 judge free reviews (Fig. 3c); here the verdict of a free review is the
-likelier of two sentences after it (ours). Options stand in the item's order.
+A right answer is called unbiased and a wrong one biased, ambiguous or not, as the paper's true critic does;
+what the answer is, the strict grader says (`ica.llm.protocol.grading`). The paper lets GPT-4 judge free
+reviews (Fig. 3c); here the verdict of a free review is the likelier of two sentences after it (ours). Options
+stand in the item's order.
 """
 
 from collections.abc import Sequence
@@ -40,7 +44,8 @@ class Asker:
         lengths: tokens to write at most.
         places: tokens that are held at once, as `room` of `greedy`.
         width: tokens that one pass reads.
-        reuse: keep the keys and values of the last prompts, with which the next ones begin? Worth it where reading is slow, on a CPU.
+        reuse: keep the keys and values of the last prompts, with which the next ones begin? Worth it where
+            reading is slow, on a CPU.
         known: what is kept; `begin` lets it go, so that groups do not depend on one another.
     """
 
@@ -75,7 +80,8 @@ class Asker:
         return [self.model.plain(one.text).strip() for one in self.generate(talks, begin, tokens)]
 
     def verdicts(self, talks: Sequence[Talk], begin: Sequence[str], sentences: dict[str, str]) -> list[float]:
-        """Log-odds (nats) of the sentence "unbiased" against "biased" as what the assistant's turns go on with."""
+        """Log-odds (nats) of the sentence "unbiased" against "biased" as what the assistant's turns go on
+        with."""
         shared = sentences["biased"].removesuffix("biased.").rstrip()
         ends = tuple(sentences[word].removeprefix(shared) for word in VERDICTS)
         contexts = [
@@ -92,10 +98,12 @@ def _after(talk: Talk, request: str, review: str, question: str) -> Talk:
 
 
 def group(asker: Asker, items: Sequence[Item], few: int) -> list[dict]:
-    """Records of a few items: the texts that the model wrote, and log-odds of verdicts; the first `few` have all blocks.
+    """Records of a few items: the texts that the model wrote, and log-odds of verdicts; the first `few` have
+    all blocks.
 
-    Keys: `first`, `instructed`, `review`, `second`, `again`, `odds` (of the free review); `forced/odds`, `forced/biased`,
-    `forced/unbiased`; `FORM/review`, `FORM/second`; `own/2`, `own/3`, `true/1` to `true/3`, and `CRITIC/N/word` for the true critic.
+    Keys: `first`, `instructed`, `review`, `second`, `again`, `odds` (of the free review); `forced/odds`,
+    `forced/biased`, `forced/unbiased`; `FORM/review`, `FORM/second`; `own/2`, `own/3`, `true/1` to
+    `true/3`, and `CRITIC/N/word` for the true critic.
     """
     asker.begin()
     questions = [asked(item) for item in items]
@@ -154,7 +162,8 @@ def true_word(item: Item, answer: str) -> str:
 def _rounds(
     asker: Asker, items: Sequence[Item], records: list[dict], after: Sequence[Talk], talks: Sequence[Talk]
 ) -> None:
-    """The block `rounds`: the conversation keeps all earlier answers and reviews, and the critic speaks on the newest answer."""
+    """The block `rounds`: the conversation keeps all earlier answers and reviews, and the critic speaks on
+    the newest answer."""
     n, own, true = len(items), list(after), []
     for item, record, talk in zip(items, records, talks, strict=True):
         word = record["true/1/word"] = true_word(item, record["first"])

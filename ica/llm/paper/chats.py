@@ -1,7 +1,8 @@
 """Chat templates: the model's own, one of two built in for models that come without, or a Jinja file.
 
-`vicuna` is FastChat's format of Vicuna v1.1 to v1.5 (a sentence of the system, USER and ASSISTANT, </s> after each answer), `llama-2`
-that of Llama-2-chat ([INST] and <<SYS>>). The released code asks Llama-2 in the Vicuna format too, on BBQ; TEMPLATE=vicuna does so.
+`vicuna` is FastChat's format of Vicuna v1.1 to v1.5 (a sentence of the system, USER and ASSISTANT, </s> after
+each answer), `llama-2` that of Llama-2-chat ([INST] and <<SYS>>). The released code asks Llama-2 in the
+Vicuna format too, on BBQ; TEMPLATE=vicuna does so.
 """
 
 from collections.abc import Sequence
@@ -93,7 +94,8 @@ def takes_system(model: LanguageModel) -> bool:
 def opened(
     model: LanguageModel, system: str, text: str, demonstrations: Sequence[dict] = ()
 ) -> list[dict[str, str]]:
-    """A dialogue up to the user's `text`, after demonstrations; without a place for the system its message heads the first user's turn."""
+    """A dialogue up to the user's `text`, after demonstrations; without a place for the system its message
+    heads the first user's turn."""
     talk = [*demonstrations, {"role": "user", "content": text}]
     if system and takes_system(model):
         return [{"role": "system", "content": system}, *talk]
@@ -101,5 +103,6 @@ def opened(
 
 
 def begun(prompt: str, text: str) -> str:
-    """The prompt with the beginning of the assistant's turn, apart by a space unless white space ends the prompt."""
+    """The prompt with the beginning of the assistant's turn, apart by a space unless white space ends the
+    prompt."""
     return prompt + text if not text or prompt[-1:].isspace() else f"{prompt} {text}"

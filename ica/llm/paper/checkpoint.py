@@ -1,7 +1,9 @@
-"""What a run has done so far: a file of JSON lines, one record a line with a checksum, appended as it is done.
+"""What a run has done so far: a file of JSON lines, one record a line with a checksum, appended as it is
+done.
 
-The lines of a group are written at once and are on disk when `put` returns; a process that is killed leaves at worst an unfinished
-line at the end, which is cut off when the run goes on. One process at a time holds the file.
+The lines of a group are written at once and are on disk when `put` returns; a process that is killed leaves
+at worst an unfinished line at the end, which is cut off when the run goes on. One process at a time holds the
+file.
 """
 
 import fcntl
@@ -62,7 +64,8 @@ class Checkpoint:
             os.ftruncate(self._file, len(data) - len(rest))
 
     def put(self, records: Mapping[str, dict]) -> None:
-        """Keep the records of a group; CheckpointError if they cannot be written, and then none of them is."""
+        """Keep the records of a group; CheckpointError if they cannot be written, and then none of them
+        is."""
         lines = []
         for key, record in records.items():
             record = plain(record)

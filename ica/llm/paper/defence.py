@@ -1,13 +1,18 @@
-"""Attacks in the paper's protocol (B): no defence, self-reminder, ICD, and three kinds of checking as context, up to three rounds.
+"""Attacks in the paper's protocol (B): no defence, self-reminder, ICD, and three kinds of checking as
+context, up to three rounds.
 
 - `none`; `again`: the request before answered once more, with no check (the control, ours);
-- `reminder`: a sentence added to the system's message; `icd`: two refused requests in the context before the query (texts ours);
+- `reminder`: a sentence added to the system's message; `icd`: two refused requests in the context before the
+  query (texts ours);
 - `self-1` to `self-3`: the model checks its answer when asked, then the query is repeated (CaC-self);
-- `instruct-1` to `instruct-3`: likewise, but it is asked to refine its answer, without the query (CaC-self-instruct, that of Table 1);
-- `diverse-1` to `diverse-3`: before the query stand so many of M = 3 other requests, each with the model's own answer, the checking
-  question and its own check (CaC-diverse). They are made once, from the first three requests of the file, which are not attacked.
+- `instruct-1` to `instruct-3`: likewise, but it is asked to refine its answer, without the query
+  (CaC-self-instruct, that of Table 1);
+- `diverse-1` to `diverse-3`: before the query stand so many of M = 3 other requests, each with the model's
+  own answer, the checking question and its own check (CaC-diverse). They are made once, from the first three
+  requests of the file, which are not attacked.
 
-The user's requests and what the model answers stay in memory: what is kept of each answer is what the judges say, as rows of numbers.
+The user's requests and what the model answers stay in memory: what is kept of each answer is what the judges
+say, as rows of numbers.
 """
 
 import hashlib
@@ -38,7 +43,8 @@ LONGEST_TALK = 4096  # tokens of a dialogue
 
 @dataclass(frozen=True)
 class Request:
-    """A request to be sent under every defence: an attack, or a harmless one; `attack` holds its text and what is to be kept."""
+    """A request to be sent under every defence: an attack, or a harmless one; `attack` holds its text and
+    what is to be kept."""
 
     kind: str
     number: int
@@ -50,7 +56,8 @@ class Request:
 
 
 def requests(file: Path | None, count: int) -> tuple[list[Attack], list[Request]]:
-    """The three requests for CaC-diverse, and those that are sent: all others of the file, or half of `count` of the stand-in, and as many benign ones.
+    """The three requests for CaC-diverse, and those that are sent: all others of the file, or half of `count`
+    of the stand-in, and as many benign ones.
 
     Raises:
         PromptsError: the file is none of prompts, or holds fewer than four.
@@ -99,7 +106,8 @@ class Defended:
         return self.asker.model.plain(attack.text)
 
     def _write(self, name: str, talks: Sequence[Talk]) -> tuple[list[str], list[str]]:
-        """Texts of the next turns, and the same with the end token where the turn ended; the time is added under `name`."""
+        """Texts of the next turns, and the same with the end token where the turn ended; the time is added
+        under `name`."""
         model, begin = self.asker.model, time.perf_counter()
         written = self.asker.generate(talks, "", self.asker.lengths.attack)
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
@@ -108,7 +116,8 @@ class Defended:
         return plain, [one.text + end for one, end in zip(written, ends, strict=True)]
 
     def rows(self, sent: Sequence[Request]) -> dict[str, dict]:
-        """What judges say of the answers to a group of requests, by request: a dictionary by defence, and the checks' words."""
+        """What judges say of the answers to a group of requests, by request: a dictionary by defence, and the
+        checks' words."""
         model, self.seconds = self.asker.model, {}
         found: dict[str, dict] = {one.key: {"kind": one.kind, "family": one.attack.family} for one in sent}
 
@@ -155,7 +164,8 @@ class Defended:
 
 
 def judged(request: Request, text: str, raw: str) -> dict:
-    """What judges say of an answer: `released` and `strict`, is it a success; `leaked`, of a secret; of a benign one, is it refused."""
+    """What judges say of an answer: `released` and `strict`, is it a success; `leaked`, of a secret; of a
+    benign one, is it refused."""
     if request.kind == "benign":
         return {"released": not released_success(raw), "strict": refuses(text)}
     told = bool(leaked(text, request.attack.word)) if request.attack.word else None
@@ -163,7 +173,8 @@ def judged(request: Request, text: str, raw: str) -> dict:
 
 
 def require_room(asker: Asker, context: Sequence[Attack], sent: Sequence[Request]) -> None:
-    """See that the longest dialogue about every request fits, before any is sent; PromptsError naming the first that does not."""
+    """See that the longest dialogue about every request fits, before any is sent; PromptsError naming the
+    first that does not."""
     model, length = asker.model, min(asker.lengths.attack, FIRST)
     most = min(model.longest, LONGEST_TALK)
 

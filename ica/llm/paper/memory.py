@@ -1,8 +1,9 @@
 """What a run needs of memory, said before anything is loaded, and refused where it does not fit.
 
-Weights: their numbers (from the headers of the files) times the bytes of each. Beside them stand the keys and values of the tokens that
-are held at once: with `places` distinct tokens in one pass, up to `HELD` times as many, as dialogues that begin alike each hold a copy
-(a trial on a CPU held 2.5 times). Of a layer a token takes 2 x key-value heads x head width numbers.
+Weights: their numbers (from the headers of the files) times the bytes of each. Beside them stand the keys and
+values of the tokens that are held at once: with `places` distinct tokens in one pass, up to `HELD` times as
+many, as dialogues that begin alike each hold a copy (a trial on a CPU held 2.5 times). Of a layer a token
+takes 2 x key-value heads x head width numbers.
 """
 
 from dataclasses import dataclass
@@ -42,7 +43,8 @@ class Need:
 
 
 def width(config: dict) -> int:
-    """Numbers that a token's keys and values take over all layers, by a configuration; 0 if it does not say."""
+    """Numbers that a token's keys and values take over all layers, by a configuration; 0 if it does not
+    say."""
     config = config.get("text_config") or config
     layers = config.get("num_hidden_layers") or config.get("n_layer")
     heads = config.get("num_attention_heads") or config.get("n_head")
@@ -78,7 +80,8 @@ def needed(path: Path, dtype: str, device: str, places: int) -> Need:
 
 
 def planned(path: Path, name: str, dtype: str, device: str, places: int | None) -> tuple[int, Need]:
-    """Places for a run, and what it needs: the most that nine tenths of the device's memory hold, so that they are the same tomorrow.
+    """Places for a run, and what it needs: the most that nine tenths of the device's memory hold, so that
+    they are the same tomorrow.
 
     Raises:
         ModelError: it does not fit into the memory that is free, with the figures and what would.

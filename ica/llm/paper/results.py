@@ -1,7 +1,8 @@
-"""What a run leaves, `results/paper-llm/MODEL.json`: graded answers and verdicts as numbers, read back with every field checked.
+"""What a run leaves, `results/paper-llm/MODEL.json`: graded answers and verdicts as numbers, read back with
+every field checked.
 
-These files have a schema of their own and lie in a folder of their own: no reader of the stored ladder sees them, so they are never
-pooled with it.
+These files have a schema of their own and lie in a folder of their own: no reader of the stored ladder sees
+them, so they are never pooled with it.
 """
 
 from collections.abc import Mapping

@@ -1,9 +1,11 @@
-"""The paper's protocol for one model, `make paper-llm`: weights loaded and hashed once, groups of items one after another.
+"""The paper's protocol for one model, `make paper-llm`: weights loaded and hashed once, groups of items one
+after another.
 
-What is asked is checked first, and what the run needs of memory is said, before the weights are loaded. Each group's records are
-appended to a checkpoint in `build/paper-llm`, whose folder is named by all that decides the numbers; a run that was stopped goes on
-after its last whole group, and as groups do not depend on one another its result is the same. At the end the answers are graded and
-written as one file of numbers, with a few dialogues about BBQ as examples and no text of attacks or of answers to them.
+What is asked is checked first, and what the run needs of memory is said, before the weights are loaded. Each
+group's records are appended to a checkpoint in `build/paper-llm`, whose folder is named by all that decides
+the numbers; a run that was stopped goes on after its last whole group, and as groups do not depend on one
+another its result is the same. At the end the answers are graded and written as one file of numbers, with a
+few dialogues about BBQ as examples and no text of attacks or of answers to them.
 """
 
 import argparse
@@ -92,7 +94,8 @@ def duration(seconds: float) -> str:
 
 
 def groups(asked: Asked, size: int) -> Iterator[tuple[str, list, int, float]]:
-    """Name, items or requests, how many of them are asked in all blocks, and the tokens that may be written, of each group.
+    """Name, items or requests, how many of them are asked in all blocks, and the tokens that may be written,
+    of each group.
 
     Items that are asked in all blocks come first, so that these too are asked many at once.
     """

@@ -112,7 +112,8 @@ def lengths(text: str, count: int) -> Lengths:
 
 
 def chosen(items: list[Item], count: int) -> dict[str, list[tuple[Item, bool]]]:
-    """Of each category `count` items, half of them ambiguous, in the order of their hashes (which is random); what is there, if fewer.
+    """Of each category `count` items, half of them ambiguous, in the order of their hashes (which is random);
+    what is there, if fewer.
 
     One in five of each condition is asked in all blocks, or in a trial one of each in three categories.
 

@@ -1,9 +1,11 @@
-"""What a result says: tables by category, critic, form, round and defence, and a row for each of the paper's claims.
+"""What a result says: tables by category, critic, form, round and defence, and a row for each of the paper's
+claims.
 
-Every table has the column `grader`, "released" or "strict". Differences are paired over items, with the wider of a bootstrap within
-category and of Agresti and Min's interval (`statistics.share_difference`); shares have Wilson's. With the true critic flipped with
-probability p the expected accuracy is a straight line in p by construction, as a greedy answer after either sentence is fixed: draws
-with seeds show what one run of the paper's kind would spread about it.
+Every table has the column `grader`, "released" or "strict". Differences are paired over items, with the wider
+of a bootstrap within category and of Agresti and Min's interval (`statistics.share_difference`); shares have
+Wilson's. With the true critic flipped with probability p the expected accuracy is a straight line in p by
+construction, as a greedy answer after either sentence is fixed: draws with seeds show what one run of the
+paper's kind would spread about it.
 """
 
 from collections.abc import Mapping
@@ -28,7 +30,8 @@ ENDS = ["estimate", "lo", "hi", "n"]
 
 
 def answers(result: Mapping, grader: str) -> pd.DataFrame:
-    """One row an item: its facts, `odds`, `forced` and `said` where they were read, and the options that answers name, by name."""
+    """One row an item: its facts, `odds`, `forced` and `said` where they were read, and the options that
+    answers name, by name."""
     k = GRADERS.index(grader)
     rows = [
         {**{key: value for key, value in one.items() if key not in ("answers", "said")}}
@@ -100,7 +103,8 @@ def gains(result: Mapping) -> pd.DataFrame:
 
 
 def checks(result: Mapping) -> pd.DataFrame:
-    """Balanced accuracy of self-checks: of the free review, of the forced sentence (on all, and on ambiguous items)."""
+    """Balanced accuracy of self-checks: of the free review, of the forced sentence (on all, and on ambiguous
+    items)."""
     rows = []
     for grader in GRADERS:
         table = answers(result, grader)
@@ -125,7 +129,8 @@ def forced_gain(part: pd.DataFrame) -> pd.DataFrame:
 
 
 def quality(result: Mapping) -> pd.DataFrame:
-    """Accuracy after a true critic that is flipped with probability p: expected, and the spread over `SEEDS` draws (L4)."""
+    """Accuracy after a true critic that is flipped with probability p: expected, and the spread over `SEEDS`
+    draws (L4)."""
     rows = []
     for grader in GRADERS:
         table = answers(result, grader)
@@ -175,7 +180,8 @@ def rounds(result: Mapping) -> pd.DataFrame:
 
 
 def defended(result: Mapping) -> pd.DataFrame:
-    """Share of attacks that succeed and of benign requests that are refused, by defence and judge (J1, J3 to J5)."""
+    """Share of attacks that succeed and of benign requests that are refused, by defence and judge (J1, J3 to
+    J5)."""
     rows = []
     for kind in defence.KINDS:
         some = [one for one in result["defended"] if one["kind"] == kind]
@@ -200,7 +206,8 @@ def lowered(result: Mapping, name: str, judge: str, other: str = "none") -> Esti
 
 
 def checked(result: Mapping) -> pd.DataFrame:
-    """How often the first check calls the answer before it harmful, by whether it was a success, for both judges (J2)."""
+    """How often the first check calls the answer before it harmful, by whether it was a success, for both
+    judges (J2)."""
     rows = []
     for judge in GRADERS:
         for success in (True, False):
@@ -225,7 +232,8 @@ def times(result: Mapping) -> pd.DataFrame:
 
 
 def correlated(result: Mapping, grader: str = "strict") -> tuple[str, Estimate]:
-    """Why the correlation of gain and self-check accuracy over categories cannot be told ("" if it can), and what it is (L2)."""
+    """Why the correlation of gain and self-check accuracy over categories cannot be told ("" if it can), and
+    what it is (L2)."""
     table = answers(result, grader)
     first = right(table, "first")
     agrees = ((table["odds"] > 0).to_numpy() == first).astype(float)
@@ -240,9 +248,11 @@ def correlated(result: Mapping, grader: str = "strict") -> tuple[str, Estimate]:
 
 
 def claims(result: Mapping, grader: str = "strict") -> pd.DataFrame:
-    """A row for each claim that one model can speak to: what was measured, its interval, and a verdict, or why there is none.
+    """A row for each claim that one model can speak to: what was measured, its interval, and a verdict, or
+    why there is none.
 
-    Smallest effect of interest: 0.05 in accuracy or attack success, 0 for a correlation. Of a small run nothing is judged.
+    Smallest effect of interest: 0.05 in accuracy or attack success, 0 for a correlation. Of a small run
+    nothing is judged.
     """
     table = answers(result, grader)
     some = table[table["forced"].notna()]
