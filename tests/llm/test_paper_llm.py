@@ -244,7 +244,7 @@ def test_what_one_model_says_of_each_claim(whole):
     result, _ = whole
     table = summary.claims(result)
     assert set(table["verdict"]) == {"not judged (small run)"}
-    assert {"L1", "L2", "L3", "L4", "L5", "L6", "L7", "J1", "J3", "J4", "J5"} == set(table["claim"])
+    assert {"L1", "L2", "L3", "L4", "L5", "L6", "L7", "J1", "J2", "J3", "J4", "J5"} == set(table["claim"])
     part = result["records"][0]
     many = []
     for k in range(60):

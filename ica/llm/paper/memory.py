@@ -2,7 +2,7 @@
 
 Weights: their numbers (from the headers of the files) times the bytes of each. Beside them stand the keys and
 values of the tokens that are held at once: with `places` distinct tokens in one pass, up to `HELD` times as
-many, as dialogues that begin alike each hold a copy (a trial on a CPU held 2.5 times). Of a layer a token
+many, as dialogues that begin alike each hold a copy (a trial on a CPU held about seven times). Of a layer a token
 takes 2 x key-value heads x head width numbers.
 """
 
