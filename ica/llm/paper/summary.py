@@ -9,6 +9,7 @@ paper's kind would spread about it.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -59,7 +60,10 @@ def paired(values: Float[np.ndarray, " items"], category: np.ndarray) -> Estimat
     if len(values) < 2:
         return Estimate(float(values.mean()) if len(values) else np.nan, -1.0, 1.0, len(values))
     _, counts = np.unique(category, return_counts=True)
-    return share_difference(values, category if counts.min() > 1 else np.zeros(len(values)))
+    found = share_difference(values, category if counts.min() > 1 else np.zeros(len(values)))
+    return replace(
+        found, lo=max(-1.0, found.lo), hi=min(1.0, found.hi)
+    )  # of two values the bootstrap's is endless
 
 
 def _of(table: pd.DataFrame, condition: str) -> pd.DataFrame:
