@@ -10,9 +10,18 @@ MODEL ?=
 BBQ ?=
 MODELS ?=
 LIMIT ?=
+ITEMS ?=
+DEVICE ?=
+DTYPE ?=
+TEMPLATE ?=
+ATTACKS ?=
+TOKENS ?=
+PLACES ?=
+OUT ?=
 PYTHON ?= python3
 # Values reach the programs as they were typed, by the environment: make does not expand a $ in them.
-SETTINGS := PROFILE SET JOBS SNAKEMAKE_FLAGS SCALE RUNS THREADS MODEL BBQ MODELS LIMIT PYTHON
+SETTINGS := PROFILE SET JOBS SNAKEMAKE_FLAGS SCALE RUNS THREADS MODEL BBQ MODELS LIMIT PYTHON \
+    ITEMS DEVICE DTYPE TEMPLATE ATTACKS TOKENS PLACES OUT
 $(foreach name,$(SETTINGS),$(eval override $(name) := $$(value $(name))))
 export $(SETTINGS)
 export PYTHONUTF8 := 1
@@ -29,11 +38,11 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check $(if $(MAKE_TERM
 # `exec`, so that a signal to make reaches the build.
 BOOK := exec $(BIN)/python -m ica.build.book --under-make --limit="$$LIMIT"
 
-.PHONY: help book test faults lint repeat stored sweep ladder clean moved
+.PHONY: help book test faults lint repeat stored sweep ladder paper-llm clean moved
 .DEFAULT_GOAL := help
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s%s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s%s\n", $$1, $$2}' Makefile
 	@echo
 	@echo "  make book PROFILE=ci                  two cores, no GPU (default); PROFILE=paper: the full scale"
 	@echo "  make book SET=\"seed=3 prompts=50\"     other parameters, for every notebook that declares them"
@@ -72,6 +81,10 @@ sweep: $(READY) ## train small runs with many seeds (SCALE=stated) and keep the 
 
 ladder: $(READY) ## read the ladder of language models (MODELS="smollm2 ...") and keep the results in results/llm
 	@$(BOOK) --target=ladder --models="$$MODELS" --jobs="$$JOBS" --flags="$$SNAKEMAKE_FLAGS"
+
+paper-llm: $(READY) ## the paper's protocol for one model (MODEL=..., ITEMS=500 a category), into results/paper-llm
+	@ICA_LIMIT="$${LIMIT:-$$ICA_LIMIT}" exec $(BIN)/python -m ica.llm.paper.run --model="$$MODEL" --bbq="$$BBQ" --items="$$ITEMS" \
+	    --device="$$DEVICE" --dtype="$$DTYPE" --template="$$TEMPLATE" --attacks="$$ATTACKS" --tokens="$$TOKENS" --places="$$PLACES" --threads="$$THREADS" --out="$$OUT"
 
 clean: ## remove everything that was built (the environment stays)
 	@"$$PYTHON" -m ica.build.clean

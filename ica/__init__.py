@@ -4,7 +4,8 @@
   minimiser, the one transformer.
 - `theory`: Part I. Prompts, gradient descent, and `theory.constructions`: weights that do its steps.
 - `synthetic`: Part II. What is asked (`task`), how models are made (`training`), what is read off them (`analysis`).
-- `llm`: Part III. Models (`model`), BBQ (`bbq`), what is asked of them (`protocol`), attacks (`jailbreak`), `analysis`.
+- `llm`: Part III. Models (`model`), BBQ (`bbq`), what is asked of them (`protocol`), attacks (`jailbreak`), `analysis`,
+  and the paper's own protocol for one model (`paper`).
 - `record`: what a notebook uses to write down figures, tables, numbers and claims, and how claims are judged.
 - `build`: what `make` uses to run notebooks and build pages.
 """

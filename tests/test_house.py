@@ -37,6 +37,10 @@ ARROWS = {
     "ica.llm.protocol": (*BELOW, "ica.llm.model", "ica.llm.bbq"),
     "ica.llm.analysis": (*BELOW, "ica.llm.model", "ica.llm.bbq", "ica.llm.protocol"),
     "ica.llm.jailbreak": (*BELOW, "ica.llm.model", "ica.llm.bbq", "ica.llm.protocol", "ica.llm.analysis"),
+    "ica.llm.paper": (
+        *BELOW,
+        *(f"ica.llm.{name}" for name in ("model", "bbq", "protocol", "analysis", "jailbreak")),
+    ),
 }
 FILE, FUNCTION, CELL, WIDTH = 400, 60, 30, 88
 
