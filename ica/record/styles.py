@@ -45,6 +45,8 @@ STYLES: dict[str, Style] = {
     "precomputed": Style(VIOLET, DASH_DOT, "D"),
     "authors'": Style(FOREGROUND, "", "X"),
     "gradient descent": Style(RUST, DASHED, "s"),
+    "GD, same length": Style(OCHRE, LONG, "^"),
+    "GD, rate by terms": Style(ROSE, DOTTED, "X"),
     "one GD step": Style(RUST, DOTTED, "8"),
     "exact minimiser": Style(ROSE, LONG, "v"),
     "best-of-n": Style(CYAN, DOTTED, "^"),
@@ -117,6 +119,7 @@ STYLES: dict[str, Style] = {
 ALIASES = {
     **dict.fromkeys(("small", "softmax attention", "full depth", "three heads", "with FFN"), "transformer"),
     "GD": "gradient descent",
+    "GD, same rate": "gradient descent",
     "slow learner": "quarter depth",
     "no defence": "first answer",
     "one self-critique": "self-critique",

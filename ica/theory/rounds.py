@@ -19,6 +19,7 @@ from ica.theory.prompts import Prompts
 
 STARTS = ("last answer", "first map")
 CRITICS = ("true", "replaced", "reversed")
+PACES = ("same rate", "same length", "rate by terms")
 Critic = Callable[[Float[Tensor, "batch k d"]], Float[Tensor, "batch k"]]
 """Rates k responses of each prompt."""
 
@@ -91,14 +92,11 @@ def descent_dialogue(
     eta: float,
     rounds: int,
     start: str = "last answer",
-    own: bool = True,
 ) -> Dialogue:
     r"""Online gradient descent by autograd: in round t one step on the loss of all responses so far.
 
     Args:
         start: "last answer": from $W_t$, so that steps add; "first map": from $W_0$ in every round.
-        own: whether answers join the responses. Without, the loss stays that of the opening, and round t takes
-            (number of terms with own answers) / (number without) times the step, so that both go as far.
 
     Raises:
         ValueError: rounds < 1, an unknown start; answers whose rewards tie.
@@ -106,13 +104,48 @@ def descent_dialogue(
     checks.one_of("start", start, STARTS)
     first = W.to(query.dtype).expand(len(query), *W.shape)
     prompts = opening(query, given, predict(first, query), critic)
-    now, answers, terms = first, [predict(first, query)], given.shape[1]
+    now, answers = first, [predict(first, query)]
     for t in range(checks.whole("rounds", rounds, 1)):
-        step = eta if own else eta * (terms + t) / terms
-        now = gradient_descent(now if start == "last answer" else first, prompts, step, 1)[1]
+        now = gradient_descent(now if start == "last answer" else first, prompts, eta, 1)[1]
         answers.append(predict(now, query))
-        if own and t < rounds - 1:
+        if t < rounds - 1:
             prompts = append(prompts, answers[-1], critic)
+    return Dialogue(prompts, torch.stack(answers), given.shape[1])
+
+
+def descent_without_own(
+    W: Float[Tensor, "d p"],
+    query: Float[Tensor, "batch p"],
+    given: Float[Tensor, "batch n d"],
+    critic: Critic,
+    eta: float,
+    own: Dialogue,
+    pace: str = "same rate",
+) -> Dialogue:
+    r"""Gradient descent on the loss of the opening alone, as many rounds as a dialogue with own answers has.
+
+    Args:
+        own: that dialogue, on the same prompts and from the same map.
+        pace: "same rate": $\eta$ in every round; "same length": each step as long as that of `own` in the same round, prompt
+            by prompt; "rate by terms": $\eta$ times the number of terms of `own`'s loss, $n + t$, over that of the
+            opening, $n$.
+
+    Raises:
+        ValueError: an unknown pace; rewards that tie.
+    """
+    checks.one_of("pace", pace, PACES)
+    now = W.to(query.dtype).expand(len(query), *W.shape)
+    prompts, answers = opening(query, given, predict(now, query), critic), [predict(now, query)]
+    lengths = own.answers.diff(dim=0).norm(dim=-1)
+    for t, length in enumerate(lengths):
+        move = gradient_descent(now, prompts, eta, 1)[1] - now
+        factor = torch.ones_like(length)
+        if pace == "same length":
+            factor = length / predict(move, query).norm(dim=-1)
+        elif pace == "rate by terms":
+            factor = factor * (own.given + t) / own.given
+        now = now + factor[:, None, None] * move
+        answers.append(predict(now, query))
     return Dialogue(prompts, torch.stack(answers), given.shape[1])
 
 

@@ -40,6 +40,7 @@ TOGETHER = {
     "readers": {"transformer", "noisy training labels", "true training labels", "mean response"}
     | {"slow learner", "flip noise"},
     "loop": {"one GD step", "exact minimiser", "transformer", "open loop", "start stays"},
+    "rounds": {"construction", "GD, same rate", "GD, same length", "GD, rate by terms", "start stays"},
     "blocks": {"linear probe", "untrained model", "direct readout"},
     "readout": {"exact minimiser", "target y*", "gradient descent"},
     "plane": {"target y*", "distractor e", "exact minimiser"},

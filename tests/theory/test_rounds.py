@@ -108,13 +108,35 @@ def test_reversed_critic_leads_away_and_true_one_towards():
     assert ends["true"][1] < ends["true"][0] < ends["reversed"][1]
 
 
-def test_without_own_answers_the_prompt_stays_that_of_the_opening():
+@pytest.mark.parametrize("pace", ro.PACES)
+def test_without_own_answers_the_prompt_stays_and_steps_keep_the_pace(pace):
     query, W, responses, target = scene(2, 4)
-    talk = ro.descent_dialogue(W, query, responses, rates(target, "true"), 0.02, 3, own=False)
+    told = (W, query, responses, rates(target, "true"), 0.02)
+    own = ro.descent_dialogue(*told, 4)
+    talk = ro.descent_without_own(*told, own, pace)
     assert talk.prompts.responses.shape[1] == 3
+    torch.testing.assert_close(talk.answers[:2], own.answers[:2])
     opening = talk.prompts
-    u = pl_direction(talk.answers[1], opening.responses, opening.rewards)
-    torch.testing.assert_close(talk.answers[2], talk.answers[1] + 2 * 0.02 * 3 / 2 * u)
+    for t in range(4):
+        u = pl_direction(talk.answers[t], opening.responses, opening.rewards)
+        length = own.answers.diff(dim=0)[t].norm(dim=-1)
+        factor = {"same rate": 1, "same length": (length / (0.04 * u).norm(dim=-1)).unsqueeze(-1)}
+        wanted = talk.answers[t] + 0.04 * factor.get(pace, (2 + t) / 2) * u
+        torch.testing.assert_close(talk.answers[t + 1], wanted)
+
+
+def test_an_answer_can_be_repeated():
+    """The remark on stalling: n = 1, target -0.1, and a step size between these two at which step 2 is 0."""
+
+    def second(eta):
+        one = torch.ones(1, 1, dtype=torch.float64)
+        critic = ro.TargetCritic(-0.1 * one)
+        answers = ro.descent_dialogue(0 * one, one, one.unsqueeze(-1), critic, eta, 2).answers[:, 0, 0]
+        assert answers[1].item() == pytest.approx(-0.43968, abs=1e-4)
+        return (answers[2] - answers[1]).item()
+
+    assert abs(second(0.81741826)) <= 1e-7
+    assert second(0.8173) * second(0.8175) < 0
 
 
 def test_distance_from_the_span():
@@ -136,6 +158,10 @@ QUERY, MAP, GIVEN, TARGET = scene(2, 5)
         (lambda: dialogue_model(MAP, 0, 3, weights()), "given must be a whole number of at least 1"),
         (lambda: dialogue_model(MAP, 2, 0, weights()), "rounds must be a whole number of at least 1"),
         (lambda: dialogue_model(MAP, 2, 3, weights(), "y"), "start must be one of last answer, first map"),
+        (
+            lambda: ro.descent_without_own(MAP, QUERY, GIVEN, rates(TARGET, "true"), 0.1, None, "fast"),
+            "pace must be one of same rate, same length, rate by terms",
+        ),
         (
             lambda: ro.descent_dialogue(MAP, QUERY, GIVEN, lambda y: y[..., 0] * 0, 0.1, 1),
             "rewards must be distinct",
