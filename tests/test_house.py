@@ -212,6 +212,7 @@ def folders(root: Path) -> set[str]:
     return {path.parent.name for path in root.glob("*/*.py")}
 
 
+@pytest.mark.slow  # a process of its own imports every test
 def test_every_file_of_tests_is_collected():
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)

@@ -169,6 +169,7 @@ ACCEPTED: dict[str, dict[str, Rule]] = {
     "llm_selfcheck": MODEL | ITEMS | {"simulations": whole(1, 10**6)},
     "llm_drivers": MODEL | ITEMS,
     "llm_alignment": MODEL | ITEMS,
+    "llm_paper": {"grader": one_of("released", "strict")},
     "llm_jailbreak": MODEL | {"attacks": whole(2, 12), "secrets": whole(1, 4)},
 }
 # Parameters whose value is text whatever it looks like: a model may be named "true" or "1e3".

@@ -19,6 +19,7 @@ def made(folder: Path, *words: str):
     return run_make(folder, "paper-llm", *words, PYTHONPATH=str(ROOT))
 
 
+@pytest.mark.slow
 def test_make_passes_words_as_they_are(tmp_path):
     words = "$(shell touch pwned) `touch pwned`; touch pwned; \"'*"
     done = made(tmp_path, "MODEL=smollm2", f"TEMPLATE={words}", "OUT=out")
