@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import brentq
 
 from ica.objectives import pl_direction
 from ica.theory import masks, one_layer
@@ -186,6 +187,36 @@ def test_search_is_sharp_for_one_head():
     assert one_layer.searched_error(3, 1, 4, 0) <= 1e-9
     assert 1 / 6 <= one_layer.searched_error(4, 1, 6, 0) + 1e-12 <= 0.17
     assert one_layer.searched_error(6, 2, 6, 0) <= 1e-6
+
+
+def test_two_heads_are_exact_for_seven_responses_on_an_uneven_ladder():
+    """Six changes of side are all that two heads can make; where the lobes are, the probe's rewards are put.
+
+    Four zeros are given and two come of themselves. Every wanted value lies in a lobe of its own, if the
+    output is scaled up until the smallest lobe is high enough.
+    """
+    slopes, offsets = np.array([1.0, 0.8676730149859911]), np.array([0.0, 4.534356637897565])
+    zeros = np.array([-20.67236461, -14.69789647, -13.49577759, -8.01158541])
+
+    def terms(r):
+        gates = 1 / (1 + np.exp(-np.outer(np.atleast_1d(r), slopes) - offsets))
+        return np.hstack([gates, gates * np.atleast_1d(r)[:, None]])
+
+    weights = np.linalg.solve(terms(zeros), -np.ones(4))
+    line = np.linspace(-60, 20, 8001)
+    output = 1 + terms(line) @ weights
+    lobes = np.split(np.arange(len(line)), np.flatnonzero(np.diff(np.sign(output))) + 1)
+    assert len(lobes) == 7 == one_layer.most_signs(2) + 1
+    goal = one_layer.wanted(7)
+    goal = goal - (goal[5] + goal[6]) / 2
+    tops = np.array([lobe[np.abs(output[lobe]).argmax()] for lobe in lobes])
+    scale = 0.9 * np.sign(output[0] * goal[0]) * (np.abs(output[tops]) / np.abs(goal)).min()
+    ends = [line[lobes[0][-1] + 1], *(line[lobe[0] - 1] for lobe in lobes[1:])]
+    rewards = [brentq(lambda r, v=v: float(1 + (terms(r) @ weights)[0] - scale * v), end, line[top], xtol=1e-15)
+               for v, end, top in zip(goal, ends, tops, strict=True)]  # fmt: skip
+    assert (np.diff(rewards) > 1).all()
+    error = np.abs((1 + terms(rewards) @ weights) / scale - goal).max()
+    assert error <= 1e-4 < one_layer.one_layer_bound(2, 1.0, 0.5)[1]
 
 
 def test_an_ffn_of_fixed_size_delays_the_bound():
