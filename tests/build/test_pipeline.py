@@ -56,6 +56,7 @@ def test_change_of_prose_runs_no_notebook_and_a_broken_reference_publishes_nothi
     assert "New words." in page(project, "notebooks/gamma") and "Another start" in page(project, "book/intro")
 
 
+@pytest.mark.slow
 def test_change_of_a_module_runs_exactly_the_notebooks_that_import_it(project):
     (project / "ica/two.py").write_text("VALUE = 6\n")
     done = build(project)

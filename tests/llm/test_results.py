@@ -233,6 +233,7 @@ def test_the_ladder_attacks_models_that_lead_dialogues():
     assert workflow.attacked(["gemma3-270m"]) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "attacks"), [("smollm2", 1), ("gemma3-270m", 0)])
 def test_the_ladder_asks_for_shards_and_attacks(tmp_path, model, attacks):
     for path in (*ROOT.glob("[!.]*"),):
