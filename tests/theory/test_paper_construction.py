@@ -106,7 +106,9 @@ def test_way_2_feature_is_right_to_its_bound(pieces, radius, d, seed):
     """-norm(Wx - y)^2 is approximated from below, by at most d h^2 / 4, within the radius."""
     prompts, W = problem(3, d, seed=seed, batch=4)
     scales = at(3, 5.0, way="ffn", pieces=pieces, radius=radius)
-    stream = paper_construction(W, 3, scales).trace(paper_tokens(prompts, W, "ffn")).streams[1]
+    stream = (
+        paper_construction(W, 3, scales).trace(paper_tokens(prompts, W, "ffn"), unchecked=True).streams[1]
+    )
     feature = paper_layout(d, d, 3, "ffn").get(stream, "feature")[..., 0]
     distance = (prompts.query @ W.T).unsqueeze(1) - prompts.responses
     short = -distance.square().sum(dim=-1) - feature
@@ -327,3 +329,26 @@ def test_prompts_that_the_weights_cannot_serve_are_refused():
     prompts, W = problem(3)
     with pytest.raises(ValueError, match="norm of x must be 1"):
         pe.exact_shift(Prompts(3 * prompts.query, prompts.responses, prompts.rewards), W, 0.1)
+
+
+@pytest.mark.parametrize("way", ["slots", "exact"])
+def test_the_model_refuses_what_it_was_not_built_for(way):
+    prompts, W = problem(4)
+    model = paper_construction(W, 4, at(4, 10.0, way=way))
+    longer = Prompts(3 * prompts.query, prompts.responses, prompts.rewards)
+    with pytest.raises(ValueError, match="norm of x must be 1"):
+        model(paper_tokens(longer, W, way))
+    with pytest.raises(ValueError, match="tokens.dtype must be one of torch.float64"):
+        model(paper_tokens(prompts.to(torch.float32), W, way))
+    if way == "exact":  # slots fix the width of a token
+        fewer = Prompts(prompts.query, prompts.responses[:, :3], prompts.rewards[:, :3])
+        with pytest.raises(ValueError, match="N must be 4"):
+            model(paper_tokens(fewer, W, way))
+
+
+def test_way_2_refuses_predictions_out_of_its_radius():
+    prompts, W = problem(4)
+    model = paper_construction(W, 4, at(4, 10.0, way="ffn", radius=1.0))
+    far = Prompts(prompts.query, 5 * prompts.responses, prompts.rewards)
+    with pytest.raises(ValueError, match="radius = 1"):
+        model(paper_tokens(far, W, "ffn"))

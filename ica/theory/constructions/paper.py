@@ -14,6 +14,7 @@ The proof takes limits; here gamma and epsilon_0 are finite numbers. Serves the 
 construction".
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from ica import checks
 from ica.theory.constructions.layout import Layout, Unit, carry, set_head, set_units, zero_
+from ica.theory.contract import BuiltFor
 from ica.theory.prompts import Prompts
 from ica.transformer import Attention, Block, Transformer, TransformerConfig, count_parameters
 
@@ -125,6 +127,16 @@ def given(
     return [position, (position.unsqueeze(-1) * responses.unsqueeze(-2)).flatten(-2)]
 
 
+@dataclass(frozen=True)
+class FromPaperTokens(BuiltFor):
+    """The contract of tokens (x, y, r) and what a way assumes to be given besides; no squared norm among them."""
+
+    def _read(self, tokens: Float[Tensor, "batch n inputs"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        d, p = self.W.shape
+        x, y, r = tokens[..., : p + d + 1].split([p, d, 1], dim=-1)
+        return super()._read(torch.cat([x, y, y.double().square().sum(dim=-1, keepdim=True), r], dim=-1))
+
+
 def paper_construction(
     W: Float[Tensor, "d p"], n: int, scales: PaperScales, terms: int | None = None
 ) -> Transformer:
@@ -140,6 +152,10 @@ def paper_construction(
         n: tokens; the dummy token counts (`with_dummy`).
         terms: terms of the loss, default n - 1; 1 is the first term alone, InfoNCE, and Bradley-Terry for n
             = 2.
+
+    The model refuses prompts of another number of tokens or type, queries that differ or are not of norm 1, and in
+    way 2 predictions out of the network's radius (`ica.theory.contract`); with `inner`, which is for several queries,
+    it refuses nothing. Gaps are free: how the error depends on them is what the page measures.
 
     Raises:
         ValueError: W not a finite matrix, n < 2, terms < 1.
@@ -160,6 +176,10 @@ def paper_construction(
         set_units(block.feed_forward, _elimination(layout, d, n, scales))
     for block in model.blocks[2::2] if refreshed else ():
         _write_uniform(block.attention, layout, n)
+    if not scales.inner:
+        radius = scales.radius if scales.way == "ffn" else math.inf
+        kept = {"fewest": n, "first_term": terms == 1}
+        model.built_for = FromPaperTokens(W.double(), scales.eta, 1, 0.0, radius, scales.dtype, n, **kept)
     return model
 
 
