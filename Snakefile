@@ -31,7 +31,7 @@ if STORED or any(notebooks.runs(ROOT, name) for name in DIGESTS):
     CODE = run.code_digest(ROOT)
     NEEDED = training.needed(ROOT, OVERRIDES)
     DIGESTS = training.digests(DIGESTS, NEEDED, CODE)
-    KEPT = {run.stem(job): job for job in training.to_store(STORED, " ".join(ASKED.runs))} if STORED else {}
+    KEPT = {job.stem: job for job in training.to_store(STORED, " ".join(ASKED.runs))} if STORED else {}
     JOBS = {job.id: job for jobs_ in [*NEEDED.values(), KEPT.values()] for job in jobs_}
 # Language models: one job per model and category of BBQ (ica/llm/protocol/runs.yml), after the files that they need are there.
 from ica.llm.model import assets
@@ -62,7 +62,7 @@ if os.environ.pop(book.MEND, ""):
         UNITS.append(mend.sealed("the ledger of claims", (Path(f"{OUT}/claims.json"), Path(f"{OUT}/paper_claims.json")), Path(f"{OUT}/ledger.seal.json"), REGISTRY))
         UNITS.append(mend.sealed("the site", (Path(f"{OUT}/html"),), Path(f"{OUT}/{site.SEAL}"), SOURCES))
     UNITS += [
-        mend.Unit(f"training run {run.stem(job)}", (Path(f"build/runs/{job.id}"),), lambda job=job: run.faults(job, Path(f"build/runs/{job.id}"), ASKED.threads))
+        mend.Unit(f"training run {job.stem}", (Path(f"build/runs/{job.id}"),), lambda job=job: run.faults(job, Path(f"build/runs/{job.id}"), ASKED.threads))
         for job in {one.id: one for group in (NEEDED.values() if BOOK else [KEPT.values()]) for one in group}.values()
     ]
     UNITS += [
@@ -105,7 +105,7 @@ rule train:
     params:
         code=CODE,
         job=lambda wildcards: run.command(JOBS[wildcards.id]),
-        name=lambda wildcards: run.stem(JOBS[wildcards.id]),
+        name=lambda wildcards: JOBS[wildcards.id].stem,
     priority: 1
     threads: ASKED.threads
     shell:

@@ -22,7 +22,7 @@ def test_every_run_of_every_scale_is_valid_and_has_its_own_id():
         ids = [job.id for jobs in found.values() for job in jobs]
         assert len(set(ids)) == len(ids) >= len(found) > 1
         assert ("base" in found) == (scale != "walk")
-        names = {run.stem(job) for jobs in found.values() for job in jobs}
+        names = {job.stem for jobs in found.values() for job in jobs}
         assert len(names) == len(ids)
     (base,) = catalogue.jobs_of("base", "paper")
     assert base.config == RunConfig() and base.config.steps == 3000 and len(base.seeds) >= 3

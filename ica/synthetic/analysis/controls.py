@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy import optimize, stats
+from scipy import optimize, special
 from torch import Tensor
 
 from ica import checks
@@ -22,7 +22,7 @@ from ica.synthetic.training.results import Result
 from ica.transformer import Transformer
 
 OWN_PROMPTS = 256  # prompts on which the released code evaluates a model, drawn anew for each curve
-RESOLVED = stats.norm.ppf(0.975) * math.sqrt(
+RESOLVED = special.ndtri(0.975) * math.sqrt(
     2
 )  # standard deviations of one run that two single runs tell apart
 QUANTILES = 4000
@@ -157,13 +157,13 @@ def effect_size(
         raise ValueError("first and second must have some spread; all runs of a side are equal")
     size = (a.mean() - b.mean()).item() / pooled
     t, tail = size / scale, (1 - level) / 2
-    roots = np.sqrt(stats.chi2.ppf((np.arange(QUANTILES) + 0.5) / QUANTILES, free) / free)
+    roots = np.sqrt(special.chdtri(free, 1 - (np.arange(QUANTILES) + 0.5) / QUANTILES) / free)
     reach = 10 + 3 * abs(t)
 
     def end(probability: float) -> float:
         # P(T <= t) = E Phi(t sqrt(q / free) - shift), q chi-square: scipy's own noncentral t gives NaN at large t
         return optimize.brentq(
-            lambda shift: stats.norm.cdf(t * roots - shift).mean() - probability, t - reach, t + reach
+            lambda shift: special.ndtr(t * roots - shift).mean() - probability, t - reach, t + reach
         )
 
     return size, end(1 - tail) * scale, end(tail) * scale

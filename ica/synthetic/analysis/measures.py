@@ -2,7 +2,7 @@
 
 import torch
 from jaxtyping import Float, Int
-from scipy import stats
+import scipy  # loads a part where it is used first
 from torch import Tensor
 
 from ica.objectives import cosine_reward
@@ -49,4 +49,4 @@ def rank_agreement(
 ) -> Float[Tensor, " prompts"]:
     """Kendall's rank correlation (tau-b) of two ratings of each prompt's responses, from -1 to 1."""
     pairs = zip(first.double().numpy(), second.double().numpy(), strict=True)
-    return torch.tensor([stats.kendalltau(one, other).statistic for one, other in pairs], dtype=torch.float64)
+    return torch.tensor([scipy.stats.kendalltau(one, other).statistic for one, other in pairs], dtype=torch.float64)
