@@ -26,7 +26,9 @@ from ica.record.criteria import (
 )
 
 REGISTRY = Path(__file__).with_name("registry")
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C, where it is there, takes a tenth of the time
+LOADER = getattr(
+    yaml, "CSafeLoader", yaml.SafeLoader
+)  # the one in C, where it is there, takes a tenth of the time
 PARTS = ("theory", "synthetic", "llm")
 BASES = ("as stated", "as released", "analogue", "beyond the paper")
 UNITS = ("seeds", "prompts", "items", "categories", "models", "simulations")

@@ -8,10 +8,10 @@ from dataclasses import fields
 
 import matplotlib.pyplot as plt
 import pandas as pd
+import scipy  # loads a part where it is used first
 import torch
 from jaxtyping import Bool, Float, Int
 from matplotlib.figure import Figure
-import scipy  # loads a part where it is used first
 from torch import Tensor
 
 from ica import checks, minimiser

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import torch
 import scipy  # loads a part where it is used first
+import torch
 
 from ica import checks
 from ica.intervals import mean_interval
