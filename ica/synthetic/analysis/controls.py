@@ -5,8 +5,10 @@ which only the thing named changes.
 """
 
 import math
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ from ica.synthetic.task.data import SyntheticBatch, sample_batch
 from ica.synthetic.task.metrics import cosine_error
 from ica.synthetic.task.tokens import read_at, tokens
 from ica.synthetic.training.results import Result
+from ica.synthetic.training.train import train
 from ica.transformer import Transformer
 
 OWN_PROMPTS = 256  # prompts on which the released code evaluates a model, drawn anew for each curve
@@ -27,6 +30,13 @@ RESOLVED = special.ndtri(0.975) * math.sqrt(
 )  # standard deviations of one run that two single runs tell apart
 QUANTILES = 4000
 TRIPLETS = ("responses", "quality", "rewards", "shown")
+
+
+def anew(run: Result, steps: int) -> Float[Tensor, "steps seeds"]:
+    """Training losses of the first steps of a run, trained again, less those of the run (nats)."""
+    with tempfile.TemporaryDirectory() as folder:
+        state = train(replace(run.config, steps=steps), run.seeds, Path(folder), every=steps)
+    return torch.tensor(state.losses) - run.losses[:steps]
 
 
 @torch.no_grad()

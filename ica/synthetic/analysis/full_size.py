@@ -31,7 +31,7 @@ from ica.transformer import Transformer
 
 MODULE = "ica.synthetic.analysis.full_size"
 SCHEMA, SEED, FEW = 1, 0, 128  # the page's own seed, and its prompts with Jacobians
-SAME = "as it is"
+SAME, TENSORS = "as it is", ("own", "test", "slopes")
 ABOUT = ("schema", "seed", "few", "triplets", "weights", "provenance")
 
 
@@ -72,7 +72,7 @@ def stored(seed: int = SEED, few: int = FEW) -> FullSize | None:
             raise ValueError(f"it has format {about['schema']!r}; accepted: {SCHEMA}")
         if about["weights"] != runs.weights:
             raise ValueError("it is of other models than results/paper/full-base-seed*.json")
-        answers = fair.Answers(*(found.pop(name) for name in ("own", "test", "slopes")))
+        answers = fair.Answers(*(found.pop(name) for name in TENSORS))
     except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise results.ResultError(
             f"answers {path()} are damaged or of others ({type(error).__name__}: {error}); "
@@ -81,23 +81,6 @@ def stored(seed: int = SEED, few: int = FEW) -> FullSize | None:
     if (about["seed"], about["few"], about["triplets"]) != (seed, few, MANY):
         return None
     return FullSize(answers, found)
-
-
-@torch.no_grad()
-def gap(model: Transformer, kept: FullSize, config: RunConfig, prompts: int, few: int) -> Tensor:
-    """How far the first model's answers are from those kept, asked again on the first prompts: largest difference of an entry of
-    predictions and Jacobians, over the root mean square of either.
-
-    Args:
-        prompts, few: how many to predict, and of these how many with Jacobians.
-    """
-    where = fair.prompts(config, MANY, torch.Generator().manual_seed(SEED), FEW)
-    some = (rules.double(batch, count) for batch, count in zip(where, (prompts, prompts, few), strict=True))
-    again = fair.Answers.of([rules.model_predictor(model.double(), "triplet")], *some)
-    pairs = [(getattr(again, name)[0], getattr(kept.answers, name)[0]) for name in ("own", "test", "slopes")]
-    return torch.stack(
-        [(new - old[: len(new)]).abs().max() / old.square().mean().sqrt() for new, old in pairs]
-    )
 
 
 def models(job: Job) -> tuple[list[Transformer], str | None]:
@@ -113,6 +96,28 @@ def models(job: Job) -> tuple[list[Transformer], str | None]:
     return found.models(), found.weights[0]
 
 
+def gap(kept: FullSize, prompts: int, few: int) -> Float[Tensor, "kinds=3"]:
+    """How far the answers of the first seed's model are from those kept, when it is asked again on the first prompts.
+
+    Largest difference of an entry over the root mean square: of the predictions to fit on, those to judge on, and Jacobians.
+
+    Args:
+        prompts, few: how many to predict, and of these how many with Jacobians.
+
+    Raises:
+        ResultError: as `models` says.
+    """
+    job = jobs_of("base", "full")[0]
+    predict = [rules.model_predictor(model.double(), "triplet") for model in models(job)[0]]
+    where = fair.prompts(job.config, MANY, torch.Generator().manual_seed(SEED), FEW)
+    some = (rules.double(batch, count) for batch, count in zip(where, (prompts, prompts, few), strict=True))
+    again = fair.Answers.of(predict, *some)
+    pairs = [(getattr(again, name)[0], getattr(kept.answers, name)[0]) for name in TENSORS]
+    return torch.stack(
+        [(new - old[: len(new)]).abs().max() / old.square().mean().sqrt() for new, old in pairs]
+    )
+
+
 def make(tell: jobs.Tell) -> Path:
     """Ask the models of every seed and store what they answer; the path."""
     started, parts, digests = datetime.now(UTC), [], []
@@ -121,9 +126,7 @@ def make(tell: jobs.Tell) -> Path:
         asked, digest = models(job)
         parts.append(ask(asked, job.config))
         digests.append(digest)
-    tensors = {
-        name: torch.cat([getattr(one.answers, name) for one in parts]) for name in ("own", "test", "slopes")
-    }
+    tensors = {name: torch.cat([getattr(one.answers, name) for one in parts]) for name in TENSORS}
     tensors |= {name: torch.cat([one.changed[name] for one in parts]) for name in parts[0].changed}
     source = run.source(started, 0, 0.0, "cpu")
     content = (SCHEMA, SEED, FEW, MANY, digests, source)
