@@ -283,15 +283,15 @@ def test_a_stored_result_that_holds_something_else_is_named(kind, whole, tmp_pat
     "Reading them is refused; the message names the file",
 )
 def test_weights_and_names_that_do_not_fit_are_named(whole, tmp_path):
-    job, scales = replace(JOB, scale="full"), ("full",)
+    job = replace(JOB, scale="cores")
     path = run.store(job, whole / results.RESULT, tmp_path)
-    content = json.loads(path.read_text()) | {"scale": "full"}
+    content = json.loads(path.read_text()) | {"scale": "cores"}
     path.write_text(json.dumps(content))
     weights = path.with_suffix(".safetensors")
-    assert len(results.stored("base", tmp_path, scales).models()) == 2
+    assert len(results.stored("base", tmp_path).models()) == 2
     flip(weights, -5)
     with pytest.raises(results.ResultError, match=f"weights {weights} are damaged .their SHA-256"):
-        results.stored("base", tmp_path, scales).models()
+        results.stored("base", tmp_path).models()
     first = {key: value for key, value in content.items() if key != "weights"} | {"schema": 1}
     path.write_text(json.dumps(first))  # without a digest of the weights
     for tensors in (
@@ -302,15 +302,15 @@ def test_weights_and_names_that_do_not_fit_are_named(whole, tmp_path):
     ):
         save_file(tensors, weights)
         with pytest.raises(results.ResultError, match=f"weights {weights} are damaged or of another model"):
-            results.stored("base", tmp_path, scales).models()
+            results.stored("base", tmp_path).models()
     weights.unlink()
     with pytest.raises(results.ResultError, match=f"weights {weights} are missing"):
-        results.stored("base", tmp_path, scales).models()
-    path.rename(tmp_path / "full-linear-seed0-3.json")
+        results.stored("base", tmp_path).models()
+    path.rename(tmp_path / "cores-linear-seed0-3.json")
     with pytest.raises(
-        results.ResultError, match=r"seed0-3.json holds run base \(scale full\); `git checkout"
+        results.ResultError, match=r"seed0-3.json holds run base \(scale cores\); `git checkout"
     ):
-        results.stored("linear", tmp_path, scales)
+        results.stored("linear", tmp_path)
 
 
 @pytest.mark.fault(

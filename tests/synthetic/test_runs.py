@@ -150,9 +150,9 @@ def test_a_small_run_that_is_stored_is_read_and_not_trained(made, tmp_path, monk
 
 
 def test_the_main_stored_run_keeps_its_weights(tmp_path):
-    job = replace(JOB, scale="full", config=replace(TINY, steps=2), every=2)
+    job = replace(JOB, scale="cores", config=replace(TINY, steps=2), every=2)
     run.store(job, run.perform(job, tmp_path / "runs" / job.id), tmp_path / "stored")
-    assert len(results.stored("base", tmp_path / "stored", ("full",)).models()) == 2
+    assert len(results.stored("base", tmp_path / "stored").models()) == 2
 
 
 @pytest.mark.parametrize(

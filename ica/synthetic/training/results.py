@@ -360,7 +360,7 @@ def _models(config: RunConfig, file: Path, seeds: tuple[int, ...], digest: str |
             model.load_state_dict({name: tensor[k] for name, tensor in stacked.items()})
     except FileNotFoundError as error:
         raise ResultError(
-            f"weights {weights} are missing; they are kept for small runs and the main one of the paper's size"
+            f"weights {weights} are missing; they are kept for small runs and the main ones, seed 0"
         ) from error
     except ResultError:
         raise

@@ -223,15 +223,15 @@ def command(job: Job) -> str:
 
 
 def store(job: Job, result: Path, folder: Path) -> Path:
-    """Copy a result to the stored ones, under a name that says scale, run and seeds; with the weights where a page reads them:
-    those of the live scales, and of `base`, seed 0, at the scale `full`.
+    """Copy a result to the stored ones, under a name that says scale, run and seeds; with the weights of the live scales,
+    and of `base`, seed 0.
 
     Raises:
         ResultError: it cannot be written; the one before, if any, stays.
     """
     target = folder / f"{job.stem}.json"
     with _writing(f"result of run {job.name} could not be stored as {target}", f"it is kept in {result}"):
-        if job.scale in LIVE or (job.scale, job.name) == ("full", "base") and 0 in job.seeds:
+        if job.scale in LIVE or (job.name == "base" and 0 in job.seeds):
             weights = result.with_name(results.WEIGHTS).read_bytes()
             write_atomic(target.with_suffix(".safetensors"), weights)
         return write_atomic(target, result.read_bytes())
