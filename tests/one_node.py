@@ -11,7 +11,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,6 +23,7 @@ CONFIGURATION = Path(
 )  # Snakemake takes SLURM_* variables out of its jobs, so no other place
 OURS = "# Written by tests/one_node.py; removed when they end."
 SOCKET = Path("/run/munge/munge.socket.2")
+DAEMONS = ("slurmctld", "slurmd", "slurmstepd")
 NEEDED = ("slurmctld", "slurmd", "sbatch", "squeue", "scancel", "munged")
 TEXT = """{ours}
 ClusterName=one
@@ -65,22 +66,26 @@ def lacking() -> str:
 class Node:
     """The cluster's one node."""
 
-    def __init__(self, state: Path) -> None:
-        self.state = state
-
     def start(self) -> None:
         subprocess.run(["slurmd"], check=True)
 
     def goes_away(self) -> None:
         """As when the power fails: its daemon and all that runs on it end at once, and say nothing."""
-        daemon = [one for one in psutil.process_iter(["name"]) if one.info["name"] == "slurmd"]
-        steps = [one for one in psutil.process_iter(["name"]) if one.info["name"].startswith("slurmstepd")]
-        family = [one for step in steps for one in step.children(recursive=True)]
-        for one in (*daemon, *steps, *family):
-            try:
-                one.kill()
-            except psutil.Error:  # gone with its parent
-                continue
+        _kill("slurmd", "slurmstepd")
+
+
+def _kill(*names: str) -> None:
+    """Kill the daemons of these names and all that they run; the configuration is ours, so they are."""
+    found = [one for one in psutil.process_iter(["name"]) if one.info["name"].startswith(names)]
+    family = [
+        child
+        for one in found
+        if one.info["name"].startswith("slurmstepd")
+        for child in one.children(recursive=True)
+    ]
+    for one in (*found, *family):
+        with suppress(psutil.Error):  # gone with its parent
+            one.kill()
 
 
 def until(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
@@ -124,19 +129,20 @@ def running(state: Path) -> Iterator[Node]:
         (pytest.fail if os.environ.get("SLURM_TESTS") == "must" else pytest.skip)(why)
     with Path("/run/ica-one-node.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        if CONFIGURATION.is_file():  # of a test that was killed
+            _kill(*DAEMONS)
         for name in ("controller", "node"):
             (state / name).mkdir(parents=True)
         CONFIGURATION.parent.mkdir(exist_ok=True)
         host = socket.gethostname().partition(".")[0]
         CONFIGURATION.write_text(TEXT.format(ours=OURS, host=host, state=state))
         with _munged():
-            node = Node(state)
+            node = Node()
             try:
                 subprocess.run(["slurmctld", "-i"], check=True)
                 node.start()
                 until(lambda: "idle" in said("sinfo", "-h", "-o", "%T"), "the node does not come up")
                 yield node
             finally:
-                node.goes_away()
-                psutil.Process(int((state / "slurmctld.pid").read_text())).kill()
+                _kill(*DAEMONS)
                 CONFIGURATION.unlink()

@@ -47,7 +47,7 @@ class Progress:
     def _total(self) -> str:
         """How many notebooks, training runs and shards this build runs, from Snakemake's table of jobs."""
         text = self.log.read_text(encoding="utf-8", errors="replace")
-        found = dict(re.findall(r"^(execute|train|read|swept|ask)\s+(\d+)", text, re.MULTILINE))
+        found = dict(re.findall(r"^(execute|train|read|swept|ask|paper_llm)\s+(\d+)", text, re.MULTILINE))
         return str(sum(map(int, found.values()))) if found else "?"
 
     def update(self) -> None:
