@@ -19,6 +19,8 @@ def power(value: float) -> Ours:
 
 def hours(value: float) -> str:
     """Hours, in minutes where they are few."""
+    if value < 1 / 60:
+        return "< 1 min"
     return f"{60 * value:.0f} min" if value < 2 else f"{value:.0f} h"
 
 
@@ -35,30 +37,28 @@ class TrainingCost(Directive):
     )
 
     def run(self) -> list[nodes.Node]:
-        from ica.synthetic.training import catalogue, cost, sweep  # torch, which no other page needs
+        from ica.synthetic.training import cost  # and torch, which no other page needs
 
-        found = [(f"scale {name}", cost.scale(name)) for name in catalogue.SCALES]
-        found += [(f"sweep of {name}", cost.swept(name)) for name in sweep.SEEDS]
-        rate = cost.typical(one for _, one in found)
-        rates = sorted(rate for _, one in found for rate in one.rates)
-        body = [self.row(name, one, rate) for name, one in found]
+        found = cost.table()
+        rates = sorted(rate / 1e9 for one, _ in found.values() for rate in one.rates) or [None]
         said = (
-            f"Measured: {len(rates)} stored files, each of one thread, from {number(rates[0] / 1e9, '.0f')} to {number(rates[-1] / 1e9, '.0f')} "
-            f"billion operations a second, median {number(rate / 1e9, '.0f')}. What was not measured is reckoned at the median. "
-            f"Estimated: {number(GPU / 1e12, '.0f')} trillion operations a second on a GPU, a tenth of what the data sheet of an A100 gives "
-            "for float32; no GPU was at hand for this version."
+            f"Measured: {sum(len(one.rates) for one, _ in found.values())} stored files, each of one thread, from "
+            f"{number(rates[0], '.0f')} to {number(rates[-1], '.0f')} billion operations a second. What was not measured is reckoned at the "
+            "median of its scale, else of its sweep; the scale paper, whose model is the same, at that of full. "
+            f"Estimated: {number(GPU / 1e12, '.0f')} trillion operations a second on a GPU, a tenth of what the data sheet of an A100 "
+            "gives for float32; no GPU was at hand for this version."
         )
+        body = [self.row(name, *one) for name, one in found.items()]
         return [self.table(self.HEAD, body, [False, *[True] * 5]), text(said)]
 
-    def row(self, name: str, one, rate: float) -> list[list[nodes.Node]]:
-        share = one.measured / one.operations
-        measured = f"{hours(one.hours)} ({share:.0%} of it)" if one.measured else "–"
-        whole = one.hours + (one.operations - one.measured) / rate / 3600
+    def row(self, name: str, one, rate: float | None) -> list[list[nodes.Node]]:
+        measured = f"{hours(one.hours)} ({one.measured / one.operations:.0%} of it)" if one.measured else "–"
+        whole = hours(one.hours + (one.operations - one.measured) / rate / 3600) if rate else "–"
         cells = [
             f"{one.runs} × {one.seeds}",
             power(one.operations),
             measured,
-            hours(whole),
+            whole,
             hours(one.operations / GPU / 3600),
         ]
         return [[text(name)], *([self.paragraph(cell)] for cell in cells)]

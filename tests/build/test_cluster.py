@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,9 @@ import yaml
 from small_project import build, run_make
 
 from ica.build import cluster, jobs, peaks, progress
+from ica.build import stored as seal
 from ica.record.provenance import write_json
+from ica.synthetic.training import cost
 
 ROOT = Path(__file__).parents[2]
 
@@ -207,3 +210,28 @@ def test_the_book_is_built_without_the_executor_of_a_cluster(sources):
     assert done.returncode == 1 and "CLUSTER: unknown profile 'slurm'" in done.stdout
     extras = (ROOT / "pyproject.toml").read_text()
     assert "slurm" not in extras.partition("[project.optional-dependencies]")[0]
+
+
+@pytest.mark.slow
+def test_the_page_shows_costs_and_memory(sources):
+    """The page of the book, with the stored results of this checkout, in a small book."""
+    for name in ("ica", "results"):
+        left_out = shutil.ignore_patterns("__pycache__", "registry", "paper.yml", "*.safetensors")
+        shutil.copytree(ROOT / name, sources / name, ignore=left_out, dirs_exist_ok=True)
+    (sources / "results/SHA256.json").unlink()
+    seal.accept(sources / "results")
+    shutil.copy(ROOT / "book/at_scale.md", sources / "book")
+    toc = yaml.safe_load((sources / "_toc.yml").read_text())
+    for name in ("paper_llm", "faults"):
+        (sources / "book" / f"{name}.md").write_text(f"# Page {name}\n")
+    toc["parts"][0]["chapters"] += [{"file": f"book/{name}"} for name in ("paper_llm", "faults", "at_scale")]
+    (sources / "_toc.yml").write_text(yaml.safe_dump(toc))
+    done = build(sources)
+    assert done.returncode == 0, done.stdout
+    page = (sources / "build/book/book/at_scale.html").read_text()
+    for name in cost.table():
+        assert page.count(f"<p><span>{name}</span></p>") == 1
+    full = cost.scale("full")
+    assert f"{full.runs} × {full.seeds}" in page and f"{60 * full.operations / 2e12 / 3600:.0f} min" in page
+    assert f"({full.measured / full.operations:.0%} of it)" in page
+    assert "<p><span>notebooks</span></p>" in page and re.search(r"The two largest at once: \d\.\d GiB", page)

@@ -37,9 +37,16 @@ def test_a_scale_is_the_sum_of_its_jobs():
     assert 0 < found.measured < found.operations and found.hours > 0
     # one core of a processor of today does between 1 and 500 billion operations a second
     assert all(1e9 < rate < 5e11 for rate in found.rates)
-    assert min(found.rates) <= cost.typical([found]) <= max(found.rates)
-    with pytest.raises(ValueError, match="no stored run"):
-        cost.typical([cost.scale("walk")])
+
+
+def test_what_was_not_measured_is_reckoned_by_what_is_alike(tmp_path, monkeypatch):
+    found = cost.table()
+    assert found["paper"][0].rates == () and found["paper"][1] == found["full"][1]
+    assert found["ci"][1] == found["sweep of ci"][1] and found["cores"][0].rates
+    for one, rate in found.values():
+        assert not one.rates or min(one.rates) <= rate <= max(one.rates)
+    monkeypatch.setattr(cost, "project_root", lambda: tmp_path)
+    assert {rate for _, rate in cost.table().values()} == {None}, "without stored results"
 
 
 def test_a_sweep_costs_its_seeds():

@@ -1,7 +1,6 @@
 """What training costs: floating-point operations by counting, minutes from what stored runs say; for the page "Running at scale"."""
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
@@ -12,6 +11,9 @@ from ica.synthetic.task.config import RunConfig
 from ica.synthetic.task.data import sample_batch
 from ica.synthetic.task.tokens import tokens
 from ica.synthetic.training import catalogue, run, sweep
+
+# Of the same size, where nothing of a scale itself was measured.
+ALIKE = {"paper": "full", **{name: f"sweep of {name}" for name in sweep.SEEDS}}
 
 
 def multiply_adds(config: RunConfig) -> int:
@@ -96,9 +98,12 @@ def swept(name: str) -> Cost:
     )
 
 
-def typical(costs: Iterable[Cost]) -> float:
-    """Median of all measured rates, operations a second of one core; ValueError where none was measured."""
-    rates = [rate for one in costs for rate in one.rates]
-    if not rates:
-        raise ValueError("no stored run of one thread says how long it took")
-    return median(rates)
+def table() -> dict[str, tuple[Cost, float | None]]:
+    """Every scale, and every sweep as "sweep of SCALE", with the operations a second of one core to reckon it with.
+
+    That is the median of its own stored runs, else of what is of the same size (`ALIKE`); None where none of these is stored.
+    """
+    found = {name: scale(name) for name in catalogue.SCALES}
+    found |= {f"sweep of {name}": swept(name) for name in sweep.SEEDS}
+    rates = {name: one.rates or found[ALIKE.get(name, name)].rates for name, one in found.items()}
+    return {name: (one, median(rates[name]) if rates[name] else None) for name, one in found.items()}
