@@ -24,6 +24,7 @@ OVERRIDES = notebooks.overrides(ROOT, PROFILE, ASKED.parameters)
 DIGESTS = {name: notebooks.digest(ROOT, name, values) for name, values in OVERRIDES.items()}
 # Training runs: one job per configuration and seed group (ica/synthetic/training/runs.yml), shared by notebooks and profiles.
 STORED = ASKED.stored if ASKED.target == "stored" else ""
+SPREAD = ASKED.target in ("sweep", "paper_llm")  # what `make` runs in one process, but with CLUSTER
 JOBS, NEEDED, KEPT, CODE = {}, {name: [] for name in DIGESTS}, {}, ""
 if STORED or any(notebooks.runs(ROOT, name) for name in DIGESTS):
     from ica.synthetic.training import run, workflow as training
@@ -49,6 +50,11 @@ if book.MEND in os.environ:
 DIGESTS = reading.digests(DIGESTS, READ, LOADED, READING)
 for shard in SHARDS.values():
     write_json(ROOT / f"build/llm/jobs/{shard.id}.json", shards.job(shard))
+if SPREAD:
+
+    include: "workflow/rules/spread.smk"
+
+
 REGISTRY, SOURCES = site.registry_digest(ROOT, DIGESTS), site.source_digest(ROOT, DIGESTS)
 # What is there of an earlier build is whole, or it is made again.
 # Of what the target asks for alone: `make stored THREADS=8` has no word on the book's own runs.
@@ -71,6 +77,7 @@ if os.environ.pop(book.MEND, ""):
     ]
     if ATTACKED:
         from ica.llm.jailbreak import results as attacked
+    UNITS += SPREAD_UNITS if SPREAD else []
     UNITS += [
         mend.Unit(f"attacks on {model}", (Path(f"build/llm/secret/{model}.json"),), lambda model=model, words=words: attacked.faults(model, words, Path(f"build/llm/secret/{model}.json")))
         for model, words in ATTACKED.items()
@@ -78,6 +85,10 @@ if os.environ.pop(book.MEND, ""):
     mend.want(UNITS, ROOT / f"{OUT}/status/{book.WANTED}")
     if MENDED := mend.mend(UNITS):
         Path(f"{OUT}/status/{book.MENDED}").write_text("\n".join(MENDED) + "\n", encoding="utf-8")
+
+
+# In seconds, or with the network, which the nodes of a cluster may lack: where `make` runs.
+localrules: all, keep, stored, fetch, ladder, claims, site
 
 
 wildcard_constraints:
@@ -108,6 +119,8 @@ rule train:
         name=lambda wildcards: JOBS[wildcards.id].stem,
     priority: 1
     threads: ASKED.threads
+    resources:
+        gpu=lambda wildcards: run.gpus(JOBS[wildcards.id]),
     shell:
         "exec {sys.executable:q} -m ica.synthetic.training.run {params.job} --threads {threads} --status {OUT}/status/{params.name}.json"
 

@@ -1,6 +1,6 @@
 """Sphinx extension of this book: recorded figures and tables, the claims ledger, a site that works offline.
 
-The directives are in `companion_figures`, `companion_claims`, `companion_faults` and `companion_runs`; this module registers them
+The directives are in `companion_figures`, `companion_claims`, `companion_faults`, `companion_runs` and `companion_scale`; this module registers them
 and adjusts the site: MathJax served with the book, no script twice, a footer, launch buttons where an address
 is known.
 """
@@ -15,6 +15,7 @@ import companion_claims
 import companion_faults
 import companion_figures
 import companion_runs
+import companion_scale
 from companion_data import notebook_names, read, records
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -126,7 +127,7 @@ def finish(app: Sphinx, error: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> dict:
-    for module in (companion_figures, companion_claims, companion_faults, companion_runs):
+    for module in (companion_figures, companion_claims, companion_faults, companion_runs, companion_scale):
         module.setup(app)
     app.connect("config-inited", configure)
     app.connect("html-page-context", clean_scripts, priority=900)

@@ -222,6 +222,11 @@ def command(job: Job) -> str:
     return f"{job.scale} {job.name} --seeds {seeds} --device {'cpu' if job.scale in LIVE else 'auto'}"
 
 
+def gpus(job: Job) -> int:
+    """GPUs that a cluster is asked for: one for a job of the paper's size, none for the small ones."""
+    return int(job.scale in ("paper", "full"))
+
+
 def store(job: Job, result: Path, folder: Path) -> Path:
     """Copy a result to the stored ones, under a name that says scale, run and seeds; with the weights of the live scales,
     and of `base`, seed 0.

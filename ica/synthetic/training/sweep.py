@@ -13,6 +13,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -243,7 +244,7 @@ def perform(scale: str, name: str, tell: jobs.Tell) -> Path:
     """
     job, target = job_of(scale, name), path(scale, name)
     with locks.held(_beside(scale, name, ".lock"), f"the sweep {name} (scale {scale})", tell):
-        if not _current(job):
+        if not current(job):
             _make(job, target, _beside(scale, name, f"-{made(job)}"), tell)
     return target
 
@@ -252,7 +253,7 @@ def _beside(scale: str, name: str, end: str) -> Path:
     return results.live_folder() / f".sweep-{scale}-{name}{end}"
 
 
-def _current(job: catalogue.Job) -> bool:
+def current(job: catalogue.Job) -> bool:
     """Is what is stored of this job whole, and made with this code and these settings?"""
     if not path(job.scale, job.name).is_file():
         return False
@@ -276,10 +277,15 @@ def _make(job: catalogue.Job, target: Path, folder: Path, tell: jobs.Tell) -> No
     source["seconds_per_seed"] = round(content.pop("seconds") / len(job.seeds), 3)
     about = {"schema": SCHEMA, "scale": job.scale, "name": job.name}
     about |= {"config": job.config.as_dict(), "seeds": list(job.seeds)}
-    write_json(target, about | content | {"provenance": source}, compact=True)
-    with locks.held(results.live_folder() / ".results.lock", "the list of stored results"):
+    with _listing():  # so that no other sweep finds a result that is not listed yet
+        write_json(target, about | content | {"provenance": source}, compact=True)
         seal.accept(target.parents[1])
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _listing() -> AbstractContextManager[None]:
+    """The list of stored results, for this process alone."""
+    return locks.held(results.live_folder() / ".results.lock", "the list of stored results")
 
 
 def made(job: catalogue.Job) -> str:
@@ -358,12 +364,12 @@ def _parsed(
     return Sweep(scale, name, config, seeds, seen, nmse, error, losses, source)
 
 
-def _asked(options: argparse.Namespace) -> list[str]:
-    """The names of what is to be made; ValueError for what there is not."""
-    names = [*options.names, *options.runs.split()] or list(names_of(options.scale))
-    for name in names:
-        job_of(options.scale, name)
-    return names
+def asked(scale: str, names: Iterable[str]) -> list[str]:
+    """The names of what is to be made, all of a scale without names; ValueError for what there is not."""
+    found = list(dict.fromkeys(names)) or list(names_of(scale))
+    for name in found:
+        job_of(scale, name)
+    return found
 
 
 def main() -> int:
@@ -371,16 +377,20 @@ def main() -> int:
     parser.add_argument("scale", help=f"one of {', '.join(SEEDS)}")
     parser.add_argument("names", nargs="*", help=f"runs of runs.yml, or {BASELINES}; default: all")
     parser.add_argument("--runs", default="", help="likewise, in one text, apart by spaces")
+    parser.add_argument("--done", type=Path, help="a JSON file to write when all of it is there")
     parser.add_argument("--status", type=Path, help="a JSON file that says how far it is")
     options = parser.parse_args()
 
     def work(tell: jobs.Tell) -> None:
-        names = _asked(options)
+        names = asked(options.scale, [*options.names, *options.runs.split()])
         jobs.settle(MODULE)
         torch.set_num_threads(1)
-        seal.check(project_root() or Path.cwd())
+        with _listing():
+            seal.check(project_root() or Path.cwd())
         for name in names:
             print(perform(options.scale, name, lambda text, name=name: tell(f"{name}: {text}")), flush=True)
+        if options.done:
+            write_json(options.done, {name: made(job_of(options.scale, name)) for name in names})
 
     return jobs.run(work, f"Sweep {options.scale}", options.status)
 
