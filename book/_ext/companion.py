@@ -14,8 +14,11 @@ import companion_cite
 import companion_claims
 import companion_faults
 import companion_figures
+import companion_gallery
 import companion_head
+import companion_made
 import companion_runs
+import companion_slider
 from companion_data import notebook_names, read, records
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -136,14 +139,15 @@ def finish(app: Sphinx, error: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> dict:
-    modules = (
+    modules = [
         companion_figures,
         companion_claims,
         companion_faults,
         companion_runs,
         companion_cite,
         companion_head,
-    )
+    ]
+    modules += [companion_gallery, companion_made, companion_slider]
     for module in modules:
         module.setup(app)
     app.connect("config-inited", configure)

@@ -21,6 +21,8 @@ TEX = {char: f"\\{char}" for char in "#%&_$"} | {
     "^": r"\textasciicircum{}",
     "~": r"\textasciitilde{}",
     "\n": " ",
+    "\u00a0": " ",  # letters that the oldest BibTeX does not know
+    "\u2212": "-",
 }
 ROLE = re.compile(r"\{[a-z:]+\}`([^`<]*?)(?: <[^`]*>)?`")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import companion_bibtex as bibtex
-from companion_claims import criterion, measured, rows_of
+from companion_claims import measured, rows_of
 from companion_data import Directive, notebook_names, raw, read, records
 from companion_figures import RecordedFigure, RecordedTable, entry_of
 from docutils import nodes
@@ -42,7 +42,7 @@ def of_claim(app: Sphinx, row: dict) -> str:
     """Entry of a claim, with what was measured and the criterion of each part."""
     parts, found = row["measurement"]["parts"], []
     for name in parts and row["order"]:
-        words = f"{measured(parts[name])}, criterion {criterion(row['criteria'][name]['text'])}"
+        words = f"{measured(parts[name])}, criterion {row['criteria'][name]['text']}"
         found.append(words if name == "value" else f"{name}: {words}")
     run = read(records(app) / row["notebook"] / "run.json")
     place = _address(app, f"notebooks/{row['notebook']}.html#claim-{row['id']}")

@@ -51,10 +51,14 @@ def registry_digest(root: Path, runs: Mapping[str, str]) -> str:
 def source_digest(root: Path, runs: Mapping[str, str]) -> str:
     """Digest of what the site depends on: prose, notebooks, configuration, claims, the commit it names."""
     names = (
+        "Snakefile",
+        "results/SHA256.json",
         "_config.yml",
         "_toc.yml",
         "CITATION.cff",
+        "ica/build/graph.py",
         "ica/build/stage.py",
+        "ica/build/stored.py",
         "ica/build/site.py",
         "ica/record/outside.py",
     )
