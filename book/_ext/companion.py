@@ -19,12 +19,14 @@ import companion_head
 import companion_made
 import companion_runs
 import companion_slider
+import nbformat
 from companion_data import notebook_names, read, records
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.errors import ConfigError
 from sphinx.transforms import SphinxTransform
 
+from ica.build import download
 from ica.build.site import BOOK_URL, REPOSITORY_URL, origin
 from ica.record.outside import plain_text
 from ica.record.provenance import project_root
@@ -93,20 +95,26 @@ def copy_mathjax(app: Sphinx) -> None:
 
 
 def copy_records(app: Sphinx) -> None:
-    """Copy recorded files to _figures/ and _tables/, and notebooks as stored to where pages offer them.
+    """Copy recorded files to _figures/ and _tables/, and notebooks, in plain words, to where pages offer them.
 
     What a record may hold is settled when it is staged.
     """
     out = Path(app.outdir)
+    numbers = {name: read(records(app) / name / "numbers.json") for name in notebook_names(app)}
+    repository = app.config.html_theme_options.get("repository_url") or ""
+    known = download.Known(
+        companion_claims.rows_of(records(app)), numbers, app.config.html_baseurl or "", repository
+    )
     for name in notebook_names(app):
         record = records(app) / name
         for kinds, target in ((("figures",), "_figures"), (("tables", "timed"), "_tables")):
             for kind in kinds:
                 if (record / kind).is_dir():
                     shutil.copytree(record / kind, out / target / name, dirs_exist_ok=True)
-        download = out / "_sources" / "notebooks" / f"{name}.ipynb"
-        if download.is_file():
-            shutil.copy(record / "source.ipynb", download)
+        offered = out / "_sources" / "notebooks" / f"{name}.ipynb"
+        if offered.is_file():
+            source = nbformat.read(record / "source.ipynb", as_version=4)
+            nbformat.write(download.plain(source, name, known), offered)
 
 
 def glued(node: nodes.Node) -> bool:

@@ -56,6 +56,7 @@ def source_digest(root: Path, runs: Mapping[str, str]) -> str:
         "_config.yml",
         "_toc.yml",
         "CITATION.cff",
+        "ica/build/download.py",
         "ica/build/graph.py",
         "ica/build/stage.py",
         "ica/build/stored.py",
