@@ -89,6 +89,7 @@ def fill(app: Sphinx, doctree: nodes.document, page: str) -> None:
                 ]
                 found.append(nodes.container("", *cards, classes=["gallery"]))
         place.replace_self(found)
+        app.env.get_domain("math").data["has_equations"][page] = True  # so that MathJax is there
 
 
 def setup(app: Sphinx) -> None:

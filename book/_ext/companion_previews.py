@@ -45,13 +45,14 @@ def things(markup: str) -> Iterator[tuple[str, str]]:
             yield found[1], WITHOUT.sub("", f"{body}</p>")
 
 
-def shown(markup: str, page: Path, known: dict[Path, dict[str, str]]) -> str:
-    """The page with what its links lead to, hidden, at its end."""
+def shown(markup: str, page: Path, known: dict[Path, dict[str, str]], maths: str) -> str:
+    """The page with what its links lead to, hidden, at its end; without the script `maths` on it, but for formulas."""
     used: dict[tuple[Path, str], str] = {}
 
     def link(found: re.Match) -> str:
         place = (page.parent / found[1]).resolve() if found[1] else page
-        if found[2] not in known.get(place, {}):
+        text = known.get(place, {}).get(found[2], "")
+        if not text or ('class="math' in text and maths not in markup):
             return found[0]
         about = used.setdefault((place, found[2]), f"about-{len(used)}-{found[2]}")
         kind = "term" if found[2].startswith("term-") else "seen"
@@ -76,7 +77,7 @@ def describe(app: Sphinx, error: Exception | None) -> None:
     pages = {file: file.read_text(encoding="utf-8") for file in files if file.is_file()}
     known = {file: dict(things(markup)) for file, markup in pages.items()}
     for file, markup in pages.items():
-        if (changed := shown(markup, file, known)) != markup:
+        if (changed := shown(markup, file, known, Path(app.config.mathjax_path).name)) != markup:
             file.write_text(changed, encoding="utf-8")
 
 

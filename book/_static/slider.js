@@ -4,7 +4,7 @@
   const { columns, names, rows, curves } = JSON.parse(document.currentScript.dataset.given);
   const figure = document.getElementById(document.currentScript.dataset.figure);
   const [BY, ALONG, X, Y, OF, LO, HI] = [0, 1, 2, 3, 4, 5, 6], moves = columns[ALONG] === columns[X]; // the slider goes along the curves
-  const WIDTH = 560, HEIGHT = 320, LEFT = 52, RIGHT = 12, TOP = 10, BOTTOM = 44;
+  const WIDTH = window.matchMedia("(max-width: 600px)").matches ? 360 : 560, HEIGHT = 320, LEFT = 52, RIGHT = 12, TOP = 10, BOTTOM = 44;
 
   const maker = (create) => (tag, given = {}, ...children) => {
     const node = create(tag);
@@ -42,7 +42,7 @@
     };
   };
   const axes = ({ x, y, xs, ends }) => {
-    const step = Math.ceil(xs.length / 7), found = svg("g", { class: "axes" });
+    const step = Math.ceil(xs.length * 80 / WIDTH), found = svg("g", { class: "axes" });
     for (const v of xs.filter((_, i) => i % step === 0)) {
       found.append(svg("text", { x: x(v), y: HEIGHT - BOTTOM + 18, "text-anchor": "middle" }, short(v)));
     }

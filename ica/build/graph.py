@@ -29,20 +29,38 @@ def edges(snakefile: str) -> dict[str, set[str]]:
     }
 
 
+def direct(needs: dict[str, set[str]]) -> dict[str, set[str]]:
+    """The same without what follows: a rule that another needed one needs already."""
+
+    def all_of(name: str) -> set[str]:
+        return needs[name].union(*(all_of(other) for other in needs[name]))
+
+    return {name: of.difference(*(all_of(other) for other in of)) for name, of in needs.items()}
+
+
 def _columns(needs: dict[str, set[str]]) -> list[list[str]]:
-    """Rules by how many others must come before, at least."""
-    depth: dict[str, int] = {}
+    """Rules by how many others must come before; what the first rule rests on stands first, the farthest from it on top."""
 
-    def of(name: str) -> int:
-        if name not in depth:
-            depth[name] = max((of(other) + 1 for other in needs[name]), default=0)
-        return depth[name]
+    def depth(name: str) -> int:
+        return max((depth(other) + 1 for other in needs[name]), default=0)
 
-    return [[name for name in needs if of(name) == k] for k in range(max(map(of, needs)) + 1)]
+    def distance(name: str, end: str) -> int:
+        """Longest way from a rule to one that needs it, negative where there is none."""
+        if name == end:
+            return 0
+        ways = [distance(name, other) for other in needs[end]]
+        return max((way + 1 for way in ways if way >= 0), default=-1)
+
+    first = next(iter(needs))
+    return [
+        sorted((name for name in needs if depth(name) == k), key=lambda name: -distance(name, first))
+        for k in range(max(map(depth, needs)) + 1)
+    ]
 
 
 def svg(needs: dict[str, set[str]]) -> str:
     """The graph, from left to right, in the colours of the light theme."""
+    needs = direct(needs)
     columns, (width, height), (beside, below) = _columns(needs), BOX, GAP
     at = {
         name: (10 + k * (width + beside), 10 + row * (height + below))

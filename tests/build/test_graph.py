@@ -40,6 +40,12 @@ def test_as_snakemake_reads_it(sources):
     assert theirs and theirs == {(a, b) for a, b in ours if {a, b} <= set(names.values())}
 
 
+def test_what_follows_is_not_drawn():
+    needs = {"a": {"b", "c"}, "b": {"c", "d"}, "c": {"d"}, "d": set(), "e": {"d"}}
+    assert graph.direct(needs) == {"a": {"b"}, "b": {"c"}, "c": {"d"}, "d": set(), "e": {"d"}}
+    assert graph._columns(needs) == [["d"], ["c", "e"], ["b"], ["a"]], "the way of the first rule is on top"
+
+
 @pytest.mark.parametrize("suffix", [".svg", ".dark.svg"])
 def test_the_drawing_has_a_box_for_each_rule_and_no_box_on_another(suffix):
     drawing = ElementTree.fromstring(graph.drawings(SNAKEFILE)[suffix])
@@ -51,4 +57,4 @@ def test_the_drawing_has_a_box_for_each_rule_and_no_box_on_another(suffix):
     for x, y in places:
         assert 0 < x < x + graph.BOX[0] < width and 0 < y < y + graph.BOX[1] < height
     arrows = [path for path in drawing.iter(f"{space}path") if path.get("marker-end")]
-    assert len(arrows) == sum(map(len, graph.edges(SNAKEFILE).values()))
+    assert len(arrows) == sum(map(len, graph.direct(graph.edges(SNAKEFILE)).values()))
