@@ -60,7 +60,7 @@ def card(url: str, number: str, figure: nodes.figure, images: list[dict], up: st
         )
     found.append(raw("<span>{words}</span></a>", words=f"Figure {number}" if number else "Figure"))
     caption = next(figure.findall(nodes.caption), nodes.caption())
-    return nodes.container("", *found, nodes.paragraph("", "", *sentence(caption)), classes=["card"])
+    return nodes.container("", *found, nodes.paragraph("", "", *sentence(caption)), classes=["tile"])
 
 
 def fill(app: Sphinx, doctree: nodes.document, page: str) -> None:

@@ -9,6 +9,7 @@ import re
 
 from companion_bibtex import citation, people
 from companion_cite import latest
+from companion_claims import NBSP
 from companion_data import PROJECT
 from companion_figures import recorded_images
 from docutils import nodes
@@ -24,6 +25,8 @@ def plain(node: nodes.Node) -> str:
         words = leaf.astext()
         if isinstance(leaf.parent, nodes.math):
             words = re.sub(r"[{}$]", "", re.sub(r"\\([A-Za-z]+)\s*", r"\1 ", words)).replace("\\", "")
+        if "verdict" in leaf.parent.get("classes", ()):
+            words = f"({words.partition(NBSP)[2]})"  # without its sign
         found.append(words)
     return " ".join("".join(found).split())
 
@@ -34,7 +37,7 @@ def cut(words: str) -> str:
         return words
     head = words[: LONGEST - 1]
     stop = max(head.rfind(end) for end in (". ", "? ", "! "))
-    return head[: stop + 1] if stop > LONGEST // 3 else head.rpartition(" ")[0] + "…"
+    return head[: stop + 1] if stop > LONGEST // 2 else head.rpartition(" ")[0] + "…"
 
 
 def of_class(doctree: nodes.document, name: str) -> nodes.Node | None:
@@ -46,11 +49,11 @@ def of_class(doctree: nodes.document, name: str) -> nodes.Node | None:
 def description(doctree: nodes.document) -> str:
     """Question and first answer of a page, or its first paragraph."""
     question, answer = of_class(doctree, "question"), of_class(doctree, "answer")
-    if question is None or answer is None:
+    if question is None:
         first = next((one for one in doctree.findall(nodes.paragraph) if len(plain(one)) > 20), None)
         return cut(plain(first)) if first is not None else ""
     asked = plain(question[0]).removeprefix("Question. ")
-    found = next(answer.findall(nodes.list_item), None)
+    found = next(answer.findall(nodes.list_item), None) if answer is not None else None
     return cut(f"{asked} {plain(found) if found is not None else ''}".strip())
 
 

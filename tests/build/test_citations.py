@@ -137,7 +137,7 @@ def test_pages_have_tags_and_no_address_that_is_not_known(built):
     text = (built / "build/book/notebooks/alpha.html").read_text()
     found = re.findall(HEAD, text.partition("</head>")[0])
     tags = dict(found)
-    assert tags["description"] == "Is x^2 small? The number x^2 is small, 1.0. ✔ supported"
+    assert tags["description"] == "Is x^2 small? The number x^2 is small, 1.0. (supported)"
     assert tags["og:title"].endswith("Page alpha") and tags["citation_title"] == tags["og:title"]
     assert tags["citation_author"] == "The authors of the in-context alignment companion"
     assert re.fullmatch(r"\d{4}/\d\d/\d\d", tags["citation_publication_date"])

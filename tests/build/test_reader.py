@@ -47,7 +47,7 @@ def test_every_rule_of_responsible_use_has_a_measurement():
 
 def test_gallery_shows_each_figure_small_and_leads_to_it(built):
     alpha = (built / "build/book/notebooks/alpha.html").read_text()
-    gallery = (built / "build/book/book/claims.html").read_text().partition('class="card')[2]
+    gallery = (built / "build/book/book/claims.html").read_text().partition('class="tile')[2]
     assert 'href="../notebooks/alpha.html#fig-alpha-curve"' in gallery
     assert re.search(
         r'<img class="only-dark" src="../_figures/alpha/alpha-curve.dark.svg" alt=""[^>]* loading="lazy"',
