@@ -176,6 +176,7 @@ def test_folder_of_the_site_holds_no_foreign_file_and_no_character_that_steers(f
             assert not set(content.decode()) & {"\x1b", "\x00", "\u202e"}, file
     assert not (book / "_downloads").exists()
     known = {
+        "_bib",
         "_figures",
         "_tables",
         "_sources",
@@ -191,6 +192,7 @@ def test_folder_of_the_site_holds_no_foreign_file_and_no_character_that_steers(f
             "alpha-curve",
             "alpha-table",
             "alpha-said",
+            "workflow",
         }
     about = json.loads((book / "_tables/alpha/alpha-table.json").read_text())
     assert about["title"] == plain_text("\n".join(HOSTILE))
