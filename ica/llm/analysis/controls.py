@@ -26,6 +26,7 @@ from ica.llm.analysis.metrics import exact, signs
 from ica.llm.analysis.statistics import Estimate, holm, mcnemar
 from ica.llm.bbq.items import CONDITIONS
 from ica.llm.protocol.results import Reading
+from ica.record.record import Record
 
 # Readings of a question: the first answer (in three rotations in `core`, in one in `review`), the verdict, the second answer.
 PASSES = {"core": 5, "review": 3}
@@ -115,6 +116,31 @@ def transitions(readings: Sequence[Reading]) -> pd.DataFrame:
     return found.assign(p=found["p"].map(effects.p_text))
 
 
+def dialogues(readings: Sequence[Reading]) -> pd.DataFrame:
+    """The options that answers of the written dialogue name: columns model, id, grader (strict, as released), answer, chosen, accuracy."""
+    graders = {"strict": "option", "as released": "released"}
+    answers = {"first": "first answer", "again": "re-answer control", "second": "after the review"}
+    rows = [
+        (effects.title(reading), one["id"], grader, text, option, float(option == one["gold"]))
+        for reading in readings
+        for one in reading.records
+        if "released" in one
+        for grader, field in graders.items()
+        for answer, text in answers.items()
+        for option in [one["released"][f"{answer}/{field}"]]
+    ]
+    return pd.DataFrame(rows, columns=["model", "id", "grader", "answer", "chosen", "accuracy"])
+
+
+def dialogue_changes(talks: pd.DataFrame) -> dict[str, Estimate]:
+    """By model `changes` from the first answer to that after the review, graded strictly; none names an option as well (-1)."""
+    found = {}
+    for model, part in talks[talks["grader"] == "strict"].groupby("model", sort=False):
+        first, second = (part[part["answer"] == name] for name in ("first answer", "after the review"))
+        found[model] = changes(first, second)
+    return found
+
+
 def changes(first: pd.DataFrame, after: pd.DataFrame) -> Estimate:
     """Share of items whose answer after names another option than the first, with the exact (Clopper-Pearson) 95 % interval."""
     both = first.merge(after, on="id", suffixes=("_first", "_after"), validate="one_to_one")
@@ -176,7 +202,7 @@ def compute_table(readings: Sequence[Reading]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def review_claims(reading: Reading) -> dict[str, dict] | None:
+def review_effects(reading: Reading) -> dict[str, dict] | None:
     """What the bias review did, as claims take it, or None where it was not read.
 
     `gain`, `control`, `instruction`: accuracy after the own review less that of the first answer, of being asked again, of the
@@ -191,3 +217,22 @@ def review_claims(reading: Reading) -> dict[str, dict] | None:
     scores = (signs(one) for one in (own, told["first answer"]))
     found["bias"] = effects.part(effects.paired(*scores, "sign"))
     return found | {"changed": effects.part(changes(told["first answer"], own))}
+
+
+def reviewed_items(reading: Reading) -> int:
+    """Of how many items the bias review was read."""
+    return sum("review" in record for record in reading.records)
+
+
+def review_claims(record: Record, *ids: str, reading: Reading) -> None:
+    """Record the five claims on a model's bias review, in the order of `review_effects`; untestable where it was not read."""
+    found = review_effects(reading)
+    names = ("gain", "control", "instruction", "bias", "changed")
+    for id, name in zip(ids, names, strict=True):
+        if found is None:
+            why = "The bias review was not read of this model; `python -m ica.llm.protocol.extend` reads it."
+            record.untestable(id, why)
+        elif "value" in found[name]:
+            record.claim(id, **found[name])
+        else:
+            record.claim(id, parts=found[name])

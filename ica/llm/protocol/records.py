@@ -111,6 +111,9 @@ def check(content: dict) -> None:
     fields("items", content["items"], ITEMS)
     provenance = content["provenance"]
     fields("calls", provenance.get("calls") if isinstance(provenance, dict) else None, CALLS)
+    added = provenance.get("added", {})
+    for block, one in added.items() if isinstance(added, dict) else [("added", added)]:
+        fields(f"calls of {block}", one.get("calls") if isinstance(one, dict) else None, CALLS)
     counts, records = content["counts"], content["records"]
     fields("counts", counts, dict.fromkeys(BLOCKS, _whole))
     if not isinstance(records, list):

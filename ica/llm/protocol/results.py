@@ -45,7 +45,8 @@ class Reading:
     @property
     def rate(self) -> float:
         """Items a minute, all blocks together, from the time that the calls took when they were computed."""
-        seconds = sum(one["calls"]["seconds"] for one in self.provenance)
+        parts = [part for one in self.provenance for part in (one, *one.get("added", {}).values())]
+        seconds = sum(part["calls"]["seconds"] for part in parts)
         return 60 * sum(one["items"] for one in self.provenance) / seconds if seconds else float("nan")
 
 
