@@ -207,7 +207,7 @@ def forms(records: Iterable[dict]) -> pd.DataFrame:
 def triplets(records: Iterable[dict]) -> pd.DataFrame:
     """In-context alignment: one row an item and context.
 
-    Columns: id, category, context (`pairs/1`, `pairs/2`, `noise/P`, `swapped`), pairs (in context), accuracy, and
+    Columns: id, category, condition, context (`pairs/1`, `pairs/2`, `noise/P`, `swapped`), pairs (in context), accuracy, and
 
     - aligned: does the choice follow the scores? With several pairs: an option of the highest score is chosen. With one: it is
       chosen if its score is high, another one if it is low.
@@ -233,7 +233,8 @@ def triplets(records: Iterable[dict]) -> pd.DataFrame:
             among = torch.tensor(found[name], dtype=torch.float64).log_softmax(-1)
             lift = float(among[wanted].mean() - among[order].mean()) if len(order) > 1 else float("nan")
             rows.append(
-                {"id": record["id"], "category": record["category"], "context": name, "pairs": len(order)}
+                {fact: record[fact] for fact in ("id", "category", "condition")}
+                | {"context": name, "pairs": len(order)}
                 | {"accuracy": float(chosen == gold), "aligned": float(chosen in wanted)}
                 | {
                     "chance": len(wanted) / 3,
