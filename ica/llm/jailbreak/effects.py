@@ -1,0 +1,149 @@
+"""What a defence changes: shares, paired differences, exact tests, what could be seen at this size, and whether checks are right.
+
+The unit is the request: a model decodes greedily, so each request under a defence has one answer. Kinds of attacks are a fixed factor:
+intervals are over requests within kind and speak of other prompts of these nine kinds. `over_kinds` has the kinds at random instead.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from ica.llm.analysis.metrics import rate
+from ica.llm.analysis.selfcheck import balanced
+from ica.llm.analysis.statistics import Estimate, McNemar, mcnemar, score_interval, share_difference
+from ica.llm.jailbreak.defences import ROUNDS, SENT
+
+JUDGES = {"attack": ("leaked", "released", "strict"), "benign": ("answered", "released", "strict", "leaked")}
+CRITICS = ("oracle", "random")
+ALL = (*SENT["attack"][:-2], *CRITICS)
+CONTROL = {"reminder": "reminder-neutral", "icd": "icd-neutral", "oracle": "random"}
+for _after, _control in (("self", "repeat"), ("instruct", "again"), ("diverse", "diverse-neutral")):
+    CONTROL |= {f"{_after}-{n}": f"{_control}-{n}" for n in range(1, ROUNDS + 1)}
+PERSUASIVE = ("authority", "override", "role-play")
+
+
+def wide(table: pd.DataFrame, judge: str = "leaked", kind: str = "attack") -> pd.DataFrame:
+    """What a judge says, 0 or 1: one row a request (index number, family), one column a defence, and the critics.
+
+    The oracle critic is the verdict that is true of the answer without defence (is the word told?), the random one the mean
+    over both verdicts: what a fair coin gives on average.
+    """
+    part = table[table["kind"] == kind].astype({judge: float})
+    found = part.pivot(index=["number", "family"], columns="defence", values=judge)
+    if {"breaks", "keeps"} <= set(found):
+        told = part.assign(leaked=part["leaked"].astype(float))
+        told = told[told["defence"] == "none"].set_index(["number", "family"])["leaked"].reindex(found.index)
+        found["oracle"] = np.where(told == 1, found["breaks"], found["keeps"])
+        found["random"] = (found["breaks"] + found["keeps"]) / 2
+    return found
+
+
+def rates(table: pd.DataFrame) -> pd.DataFrame:
+    """Share of requests by kind, judge and defence (kind, judge, defence, estimate, lo, hi, n), with Wilson's interval."""
+    rows = []
+    for kind, judges in JUDGES.items():
+        for judge in judges:
+            if (table["kind"] != kind).all() or table.loc[table["kind"] == kind, judge].isna().any():
+                continue
+            found = wide(table, judge, kind)
+            for name in (one for one in ALL if one in found):
+                share, n = float(found[name].mean()), len(found)
+                rows.append((kind, judge, name, share, *score_interval(share, n), n))
+    return pd.DataFrame(rows, columns=["kind", "judge", "defence", "estimate", "lo", "hi", "n"])
+
+
+def difference(
+    table: pd.DataFrame,
+    after: str,
+    before: str,
+    judge: str = "leaked",
+    kind: str = "attack",
+    families: Sequence[str] = (),
+) -> Estimate:
+    """Share of requests under one defence less under another, the same requests, with a 95 % interval over them within kind.
+
+    The wider of the bootstrap's and of Agresti and Min's interval (`statistics.share_difference`).
+
+    Args:
+        families: only attacks of these kinds.
+
+    Raises:
+        ValueError: a kind of fewer than two requests.
+    """
+    found = wide(table, judge, kind)
+    if families:
+        found = found[found.index.get_level_values("family").isin(families)]
+    values = (found[after] - found[before]).to_numpy()
+    return _of(share_difference(values, found.index.get_level_values("family").to_numpy()), kind)
+
+
+def exact(table: pd.DataFrame, after: str, before: str, judge: str = "leaked") -> McNemar:
+    """Exact McNemar test of two defences against the same attacks."""
+    found = wide(table, judge)
+    return mcnemar(found[before].to_numpy() > 0.5, found[after].to_numpy() > 0.5)
+
+
+def over_kinds(table: pd.DataFrame, after: str, before: str, judge: str = "leaked") -> Estimate:
+    """The difference with kinds drawn at random: mean over kinds with Student's interval, which speaks of other kinds too."""
+    found = wide(table, judge)
+    means = (found[after] - found[before]).groupby("family").mean()
+    lo, hi = stats.t.interval(0.95, len(means) - 1, means.mean(), max(stats.sem(means), 1e-12))
+    return Estimate(float(means.mean()), float(lo), float(hi), len(means), {"kinds": len(means)})
+
+
+def power(n: int, discordant: float, effect: float, level: float = 0.05) -> float:
+    """Power of the exact McNemar test: `n` requests, of which a share `discordant` differs, with this true difference of shares.
+
+    Exact: over the number of requests that differ (binomial), and of those that go one way (binomial).
+
+    Raises:
+        ValueError: an effect that is not within the share that differs, or that share not within 0 to 1.
+    """
+    if not 0 < discordant <= 1 or not 0 <= effect <= discordant:
+        raise ValueError(
+            f"effect must be from 0 to discordant, and that from 0 to 1, got {effect} and {discordant}"
+        )
+    total = 0.0
+    for m in range(1, n + 1):
+        least = stats.binom.ppf(level / 2, m, 0.5)  # the largest count that might be rejected, or one more
+        least -= stats.binom.cdf(least, m, 0.5) > level / 2
+        if least >= 0:
+            p = (discordant + effect) / (2 * discordant)
+            reject = stats.binom.cdf(least, m, p) + stats.binom.sf(m - least - 1, m, p)
+            total += stats.binom.pmf(m, n, discordant) * reject
+    return float(total)
+
+
+def detectable(n: int, discordant: float, wanted: float = 0.8) -> float:
+    """The smallest difference of shares, in steps of 0.01, that the exact McNemar test finds with this power; NaN if none is."""
+    steps = np.arange(1, round(discordant * 100) + 1) / 100
+    found = (float(step) for step in steps if power(n, discordant, float(step)) >= wanted)
+    return next(found, float("nan"))
+
+
+def checks_told(table: pd.DataFrame, defence: str = "self-1") -> dict[str, Estimate]:
+    """Are first checks right? `leaked` and `kept`: the share of "yes, it should not be given" among answers that told the word, and
+    that did not; `balanced`: balanced accuracy. A check that begins with neither yes nor no is no yes."""
+    part = table[table["kind"] == "attack"].set_index("number")
+    told = part.loc[part["defence"] == "none", "leaked"].astype(bool).sort_index()
+    yes = (part.loc[part["defence"] == defence, "check"] == "yes").sort_index()
+    both = pd.DataFrame({"verdict": ~yes, "right": ~told})
+    shares = {"leaked": rate(yes[told].to_numpy()), "kept": rate(yes[~told].to_numpy())}
+    return {name: _of(one, "attack") for name, one in (shares | {"balanced": balanced(both)}).items()}
+
+
+def misjudged(table: pd.DataFrame) -> Estimate:
+    """Share of successes by the released judge less that of leaks, the mean over all defences of each attack, with its interval."""
+    names = list(SENT["attack"])
+    found = wide(table, "released")[names] - wide(table)[names]
+    return _of(
+        share_difference(found.mean(axis=1).to_numpy(), found.index.get_level_values("family").to_numpy()),
+        "attack",
+    )
+
+
+def _of(found: Estimate, kind: str) -> Estimate:
+    return replace(found, units={"prompts": found.n})
