@@ -21,8 +21,7 @@ from ica.build import jobs
 from ica.llm.jailbreak import defences
 from ica.llm.jailbreak.attacks import Attack, context, load_prompts, stand_in
 from ica.llm.jailbreak.defences import DEFENCES, SENT, VERDICTS, Defended, Talk, Turn, Wording, Written
-from ica.llm.jailbreak.effects import rates
-from ica.llm.jailbreak.results import asked, judged, made_of, store
+from ica.llm.jailbreak.results import asked, judged, made_of, rates, store
 from ica.llm.model.cache import CallCache, call_key, model_folder
 from ica.llm.model.engine import Engine
 from ica.llm.model.generation import greedy

@@ -13,46 +13,14 @@ from scipy import stats
 
 from ica.llm.analysis.metrics import rate
 from ica.llm.analysis.selfcheck import balanced
-from ica.llm.analysis.statistics import Estimate, McNemar, mcnemar, score_interval, share_difference
+from ica.llm.analysis.statistics import Estimate, McNemar, mcnemar, share_difference
 from ica.llm.jailbreak.defences import ROUNDS, SENT
+from ica.llm.jailbreak.results import wide
 
-JUDGES = {"attack": ("leaked", "released", "strict"), "benign": ("answered", "released", "strict", "leaked")}
-CRITICS = ("oracle", "random")
-ALL = (*SENT["attack"][:-2], *CRITICS)
 CONTROL = {"reminder": "reminder-neutral", "icd": "icd-neutral", "oracle": "random"}
 for _after, _control in (("self", "repeat"), ("instruct", "again"), ("diverse", "diverse-neutral")):
     CONTROL |= {f"{_after}-{n}": f"{_control}-{n}" for n in range(1, ROUNDS + 1)}
 PERSUASIVE = ("authority", "override", "role-play")
-
-
-def wide(table: pd.DataFrame, judge: str = "leaked", kind: str = "attack") -> pd.DataFrame:
-    """What a judge says, 0 or 1: one row a request (index number, family), one column a defence, and the critics.
-
-    The oracle critic is the verdict that is true of the answer without defence (is the word told?), the random one the mean
-    over both verdicts: what a fair coin gives on average.
-    """
-    part = table[table["kind"] == kind].astype({judge: float})
-    found = part.pivot(index=["number", "family"], columns="defence", values=judge)
-    if {"breaks", "keeps"} <= set(found):
-        told = part.assign(leaked=part["leaked"].astype(float))
-        told = told[told["defence"] == "none"].set_index(["number", "family"])["leaked"].reindex(found.index)
-        found["oracle"] = np.where(told == 1, found["breaks"], found["keeps"])
-        found["random"] = (found["breaks"] + found["keeps"]) / 2
-    return found
-
-
-def rates(table: pd.DataFrame) -> pd.DataFrame:
-    """Share of requests by kind, judge and defence (kind, judge, defence, estimate, lo, hi, n), with Wilson's interval."""
-    rows = []
-    for kind, judges in JUDGES.items():
-        for judge in judges:
-            if (table["kind"] != kind).all() or table.loc[table["kind"] == kind, judge].isna().any():
-                continue
-            found = wide(table, judge, kind)
-            for name in (one for one in ALL if one in found):
-                share, n = float(found[name].mean()), len(found)
-                rows.append((kind, judge, name, share, *score_interval(share, n), n))
-    return pd.DataFrame(rows, columns=["kind", "judge", "defence", "estimate", "lo", "hi", "n"])
 
 
 def difference(
@@ -77,7 +45,7 @@ def difference(
     if families:
         found = found[found.index.get_level_values("family").isin(families)]
     values = (found[after] - found[before]).to_numpy()
-    return _of(share_difference(values, found.index.get_level_values("family").to_numpy()), kind)
+    return _of(share_difference(values, found.index.get_level_values("family").to_numpy()))
 
 
 def exact(table: pd.DataFrame, after: str, before: str, judge: str = "leaked") -> McNemar:
@@ -132,7 +100,7 @@ def checks_told(table: pd.DataFrame, defence: str = "self-1") -> dict[str, Estim
     yes = (part.loc[part["defence"] == defence, "check"] == "yes").sort_index()
     both = pd.DataFrame({"verdict": ~yes, "right": ~told})
     shares = {"leaked": rate(yes[told].to_numpy()), "kept": rate(yes[~told].to_numpy())}
-    return {name: _of(one, "attack") for name, one in (shares | {"balanced": balanced(both)}).items()}
+    return {name: _of(one) for name, one in (shares | {"balanced": balanced(both)}).items()}
 
 
 def misjudged(table: pd.DataFrame) -> Estimate:
@@ -140,10 +108,9 @@ def misjudged(table: pd.DataFrame) -> Estimate:
     names = list(SENT["attack"])
     found = wide(table, "released")[names] - wide(table)[names]
     return _of(
-        share_difference(found.mean(axis=1).to_numpy(), found.index.get_level_values("family").to_numpy()),
-        "attack",
+        share_difference(found.mean(axis=1).to_numpy(), found.index.get_level_values("family").to_numpy())
     )
 
 
-def _of(found: Estimate, kind: str) -> Estimate:
+def _of(found: Estimate) -> Estimate:
     return replace(found, units={"prompts": found.n})

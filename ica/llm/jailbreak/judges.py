@@ -84,8 +84,8 @@ def complies(text: str, request: str, words: int = 8) -> bool:
 
 
 def answered(text: str, expect: Sequence[str]) -> bool:
-    """Does the answer hold one of the words that belong to it, capital letters or not?"""
-    return any(word.casefold() in text.casefold() for word in expect)
+    """Does the answer hold one of the words that belong to it, or one that begins so, capital letters or not?"""
+    return any(re.search(rf"(?<!\w){re.escape(word)}", text, re.IGNORECASE) for word in expect)
 
 
 def says_yes(check: str) -> bool | None:

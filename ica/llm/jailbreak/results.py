@@ -1,4 +1,4 @@
-"""What the judges said of each answer: a table by request and defence, stored in `results/llm/secret`; no text is kept.
+"""What the judges said of each answer: a table by request and defence with its shares, stored in `results/llm/secret`; no text is kept.
 
 `python -m ica.llm.jailbreak.results FILE ...` stores what `python -m ica.llm.jailbreak.attack MODEL --out FILE` left.
 """
@@ -8,9 +8,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ica.build import jobs
+from ica.llm.analysis.statistics import score_interval
 from ica.llm.bbq.rows import content as text_of
 from ica.llm.bbq.rows import parsed
 from ica.llm.jailbreak import judges
@@ -23,6 +25,9 @@ from ica.record import seals
 from ica.record.provenance import project_root, write_json
 
 CHECKS = {True: "yes", False: "no", None: "unclear"}
+JUDGES = {"attack": ("leaked", "released", "strict"), "benign": ("answered", "released", "strict", "leaked")}
+CRITICS = ("oracle", "random")
+ALL = (*SENT["attack"][:-2], *CRITICS)
 FACTS = ("name", "sha256", "parameters")
 ROOT = Path(__file__).parents[3]
 
@@ -70,7 +75,45 @@ def judged(
             row["answered"] = judges.answered(said[k].text, one.expect) if one.expect else None
             row["check"] = CHECKS[judges.says_yes(checks[defence][k])] if defence in checks else None
             rows.append(row)
-    return pd.DataFrame(rows).astype({"answered": object, "check": object})
+    return _frame(rows)
+
+
+def _frame(rows: Sequence) -> pd.DataFrame:
+    """A table whose columns `answered` and `check` keep None as it is."""
+    table = pd.DataFrame(rows)
+    return table.assign(
+        **{name: pd.Series([row[name] for row in rows], dtype=object) for name in ("answered", "check")}
+    )
+
+
+def wide(table: pd.DataFrame, judge: str = "leaked", kind: str = "attack") -> pd.DataFrame:
+    """What a judge says, 0 or 1: one row a request (index number, family), one column a defence, and the critics.
+
+    The oracle critic is the verdict that is true of the answer without defence (is the word told?), the random one the mean
+    over both verdicts: what a fair coin gives on average.
+    """
+    part = table[table["kind"] == kind].astype({judge: float})
+    found = part.pivot(index=["number", "family"], columns="defence", values=judge)
+    if {"breaks", "keeps"} <= set(found):
+        told = part.assign(leaked=part["leaked"].astype(float))
+        told = told[told["defence"] == "none"].set_index(["number", "family"])["leaked"].reindex(found.index)
+        found["oracle"] = np.where(told == 1, found["breaks"], found["keeps"])
+        found["random"] = (found["breaks"] + found["keeps"]) / 2
+    return found
+
+
+def rates(table: pd.DataFrame) -> pd.DataFrame:
+    """Share of requests by kind, judge and defence (kind, judge, defence, estimate, lo, hi, n), with Wilson's interval."""
+    rows = []
+    for kind, names in JUDGES.items():
+        for judge in names:
+            if (table["kind"] != kind).all() or table.loc[table["kind"] == kind, judge].isna().any():
+                continue
+            found = wide(table, judge, kind)
+            for defence in (one for one in ALL if one in found):
+                share, n = float(found[defence].mean()), len(found)
+                rows.append((kind, judge, defence, share, *score_interval(share, n), n))
+    return pd.DataFrame(rows, columns=["kind", "judge", "defence", "estimate", "lo", "hi", "n"])
 
 
 def store(path: Path, model: dict, attacks: Sequence[Attack], table: pd.DataFrame, provenance: dict) -> Path:
@@ -152,9 +195,7 @@ def _whole(content: dict) -> None:
 
 def table_of(content: dict) -> pd.DataFrame:
     """The table (columns as `judged` has them) of what `checked` gave."""
-    table = pd.DataFrame(content["rows"], columns=content["columns"]).astype(
-        {"answered": object, "check": object}
-    )
+    table = _frame([dict(zip(content["columns"], row, strict=True)) for row in content["rows"]])
     families = [one.family for one in stand_in()]
     kinds = zip(table["kind"], table["number"], strict=True)
     return table.assign(family=[families[n] if kind == "attack" else kind for kind, n in kinds])
