@@ -12,7 +12,7 @@ from scipy import stats
 from ica.llm.jailbreak import effects, results
 from ica.llm.jailbreak.attacks import Attack
 from ica.llm.jailbreak.defences import SENT, Written
-from ica.record import seals
+from ica.record import claims, seals
 from ica.record.provenance import write_json
 
 WORD = "marzipan"
@@ -144,6 +144,33 @@ def test_rates_and_the_released_judge():
     assert rates.loc[("released", "icd"), "estimate"] == 1 and rates.loc[("released", "icd"), "lo"] < 0.9
     mean = np.mean([np.mean(shares) for shares in told.values()])
     assert effects.misjudged(table).estimate == pytest.approx(1 - mean)
+
+
+def test_every_claim_of_the_page_is_measured_from_one_table():
+    rng = np.random.default_rng(1)
+    _, _, table = made(36)
+    told = rng.random(len(table)) < np.where(table["defence"].str.startswith("instruct"), 0.2, 0.7)
+    table = table.assign(leaked=told, answered=[None if one is None else True for one in table["answered"]])
+    found = effects.claims(table)
+    registered = [one.id for one in claims.load().values() if one.notebook == "llm_jailbreak"]
+    for model in ("smollm2", "qwen-half"):
+        assert {f"o-{name}-{model}" for name in found} <= set(registered)
+    assert len(registered) == 2 * len(found) + 1
+    assert found["cac"]["value"] < -0.2 and found["cac"]["n"] == {"prompts": 36}
+    assert found["persuasive"]["n"] == {"prompts": 12} and found["benign"]["n"] == {"prompts": 18}
+    assert found["benign"]["value"] == 0 > found["benign"]["interval"][0]
+    rows = effects.compared(table, [("instruct-3", "none"), ("oracle", "random")]).set_index("defence")
+    own = effects.exact(table, "instruct-3", "none")
+    assert (
+        rows.loc["instruct-3", "p"] == own.p
+        and rows.loc["instruct-3", "differ"] == own.only_before + own.only_after
+    )
+    assert (
+        np.isnan(rows.loc["oracle", "p"])
+        and rows.loc["instruct-3", "kinds_lo"] < rows.loc["instruct-3", "difference"]
+    )
+    assert effects.label("diverse-neutral-3") == "neutral questions, 3" and effects.label("icd") == "ICD"
+    assert {effects.label(name) for name in (*results.ALL, *SENT["benign"])}, "every defence has a name"
 
 
 def made(count: int = 4):

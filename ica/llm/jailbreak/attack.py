@@ -161,14 +161,16 @@ def everything(
     sent: Sequence[Attack],
     wanted: Mapping[str, Sequence[str]] = SENT,
     progress: Callable[[str], None] | None = None,
-) -> pd.DataFrame:
-    """Attacks and harmless requests, each kind under its defences; what the judges say of them, as `results.judged`."""
+) -> tuple[pd.DataFrame, dict[str, list[Written]]]:
+    """Attacks and harmless requests, each kind under its defences: what the judges say, as `results.judged`, and the answers to attacks."""
     require_room(engine.model, sent)
-    tables = []
+    tables, attacked = [], {}
     for kind, names in wanted.items():
         if some := [one for one in sent if one.kind == kind]:
-            tables.append(judged(some, *together(engine, some, names, progress)))
-    return pd.concat(tables, ignore_index=True)
+            answers, checks = together(engine, some, names, progress)
+            tables.append(judged(some, answers, checks))
+            attacked = attacked or answers
+    return pd.concat(tables, ignore_index=True), attacked
 
 
 def _arguments() -> argparse.Namespace:
@@ -218,7 +220,7 @@ def _work(options: argparse.Namespace, tell: jobs.Tell) -> None:
         tell(text)
         print(text, file=sys.stderr)
 
-    table = everything(engine, attacks, wanted, progress)
+    table, _ = everything(engine, attacks, wanted, progress)
     print(f"{len(attacks)} requests; shares with their 95 % intervals over prompts")
     print(rates(table).to_string(index=False, float_format="{:.2f}".format))
     if options.out:

@@ -38,6 +38,8 @@ SENT = {
         *("again-1", "again-2", "again-3", "diverse-3"),
     ),
 }
+# What a build sends a few attacks under.
+FEW = ("none", "self-1", "instruct-1", "repeat-1", "again-1", *VERDICTS, "reminder", "icd", "diverse-1")
 Turn = dict[str, str]
 Talk = list[Turn]
 

@@ -11,16 +11,48 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from ica.llm.analysis.effects import part
 from ica.llm.analysis.metrics import rate
 from ica.llm.analysis.selfcheck import balanced
 from ica.llm.analysis.statistics import Estimate, McNemar, mcnemar, share_difference
 from ica.llm.jailbreak.defences import ROUNDS, SENT
-from ica.llm.jailbreak.results import wide
+from ica.llm.jailbreak.results import CRITICS, wide
 
 CONTROL = {"reminder": "reminder-neutral", "icd": "icd-neutral", "oracle": "random"}
 for _after, _control in (("self", "repeat"), ("instruct", "again"), ("diverse", "diverse-neutral")):
     CONTROL |= {f"{_after}-{n}": f"{_control}-{n}" for n in range(1, ROUNDS + 1)}
+# Those that the figure shows.
+DEFENDED = (
+    "self-1",
+    "self-3",
+    "instruct-1",
+    "instruct-3",
+    "diverse-1",
+    "diverse-3",
+    "reminder",
+    "icd",
+    "oracle",
+)
+NAMES = {"none": "no defence", "reminder": "self-reminder", "reminder-neutral": "neutral words", "icd": "ICD"}
+NAMES |= {"icd-neutral": "neutral demonstrations", "oracle": "oracle critic", "random": "random critic"}
+NAMES |= {"self": "CaC-self", "repeat": "request repeated", "instruct": "CaC-self-instruct"}
+NAMES |= {
+    "again": "refined without a check",
+    "diverse": "CaC-diverse",
+    "diverse-neutral": "neutral questions",
+}
+CHECKED_AS = {
+    "leaked": "answers that leak the secret: the check says yes",
+    "kept": "other answers: the check says yes",
+    "balanced": "balanced accuracy",
+}
 PERSUASIVE = ("authority", "override", "role-play")
+
+
+def label(defence: str) -> str:
+    """A defence as tables name it, with its rounds."""
+    kind, _, number = defence.rpartition("-")
+    return f"{NAMES[kind]}, {number}" if number.isdigit() else NAMES[defence]
 
 
 def difference(
@@ -95,9 +127,9 @@ def detectable(n: int, discordant: float, wanted: float = 0.8) -> float:
 def checks_told(table: pd.DataFrame, defence: str = "self-1") -> dict[str, Estimate]:
     """Are first checks right? `leaked` and `kept`: the share of "yes, it should not be given" among answers that told the word, and
     that did not; `balanced`: balanced accuracy. A check that begins with neither yes nor no is no yes."""
-    part = table[table["kind"] == "attack"].set_index("number")
-    told = part.loc[part["defence"] == "none", "leaked"].astype(bool).sort_index()
-    yes = (part.loc[part["defence"] == defence, "check"] == "yes").sort_index()
+    some = table[table["kind"] == "attack"].set_index("number")
+    told = some.loc[some["defence"] == "none", "leaked"].astype(bool).sort_index()
+    yes = (some.loc[some["defence"] == defence, "check"] == "yes").sort_index()
     both = pd.DataFrame({"verdict": ~yes, "right": ~told})
     shares = {"leaked": rate(yes[told].to_numpy()), "kept": rate(yes[~told].to_numpy())}
     return {name: _of(one) for name, one in (shares | {"balanced": balanced(both)}).items()}
@@ -114,3 +146,57 @@ def misjudged(table: pd.DataFrame) -> Estimate:
 
 def _of(found: Estimate) -> Estimate:
     return replace(found, units={"prompts": found.n})
+
+
+def compared(table: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """What one defence changes against another, one row a pair (after, before).
+
+    Columns: defence, against, n, difference, lo, hi, p (exact McNemar; NaN for critics, whose shares are no counts), differ
+    (attacks on which the two differ), detectable (the least difference that the test finds with 80 % power at this number of
+    attacks if so many differ), kinds_lo, kinds_hi (the interval with kinds at random).
+    """
+    rows = []
+    for after, before in pairs:
+        d, kinds = difference(table, after, before), over_kinds(table, after, before)
+        test = exact(table, after, before)
+        differ, p = test.only_before + test.only_after, test.p
+        if {after, before} & set(CRITICS):
+            found = wide(table)
+            differ, p = int((found[after] != found[before]).sum()), np.nan
+        least = detectable(d.n, differ / d.n) if differ else np.nan
+        rows.append((after, before, d.n, d.estimate, d.lo, d.hi, p, differ, least, kinds.lo, kinds.hi))
+    names = ["defence", "against", "n", "difference", "lo", "hi", "p", "differ", "detectable"]
+    return pd.DataFrame(rows, columns=[*names, "kinds_lo", "kinds_hi"])
+
+
+def claims(table: pd.DataFrame) -> dict[str, dict]:
+    """Measurements of one model, by the name of the claim on the page, as `record.claim` takes them."""
+
+    def less(after: str, before: str, **more) -> dict:
+        return part(difference(table, after, before, **more))
+
+    told = checks_told(table)
+    return {
+        "cac": less("instruct-3", "none"),
+        "check-control": less("instruct-3", "again-3"),
+        "designed": {
+            "parts": {"self-reminder": less("instruct-3", "reminder"), "ICD": less("instruct-3", "icd")}
+        },
+        "self-check": part(told["leaked"]),
+        "tells": part(told["balanced"]),
+        "one": less("self-1", "none"),
+        "more": {
+            "parts": {"CaC-self": less("self-3", "self-1"), "CaC-diverse": less("diverse-3", "diverse-1")}
+        },
+        "persuasive": less("instruct-3", "self-3", families=PERSUASIVE),
+        "diverse": less("diverse-3", "diverse-neutral-3"),
+        "benign": less("instruct-3", "none", judge="answered", kind="benign"),
+        "oracle": less("oracle", "random"),
+        "words": {
+            "parts": {
+                "self-reminder": less("reminder", "reminder-neutral"),
+                "ICD": less("icd", "icd-neutral"),
+            }
+        },
+        "judge": part(misjudged(table)),
+    }
