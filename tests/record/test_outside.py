@@ -101,7 +101,7 @@ def test_record_keeps_any_text_in_files_that_can_be_read(record):
     assert json.loads((record.folder / "numbers.json").read_text()) == {"said": CLEAN}
     assert json.loads((record.folder / "claims.json").read_text())[0]["untestable"] == CLEAN
     with pytest.raises(ValueError, match="n must count things named in letters, got '<b>'"):
-        record.claim("o-reminder-smollm2", value=1, interval=(0, 2), n={"prompts": 3, "<b>": 3})
+        record.claim("o-cac-smollm2", value=1, interval=(0, 2), n={"prompts": 3, "<b>": 3})
 
 
 @pytest.mark.fault(
