@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from llm_items import item, items, reading, record
 
-from ica.llm.analysis import conditions, controls
+from ica.llm.analysis import conditions, controls, selfcheck
 from ica.llm.protocol.results import Reading
 from ica.record.record import Record
 
@@ -139,3 +139,15 @@ def test_tables_have_both_kinds_apart():
     spent = controls.compute_table([whole])
     assert (spent["lo"] <= spent["less five"]).all() and (spent["five"] > spent["one sample"]).any()
     assert controls.reviewed_items(whole) == len(whole.records)
+
+
+def test_verdicts_are_judged_on_both_kinds_apart():
+    whole = simulated()  # every verdict is "right", so nothing is told apart
+    parts, why = selfcheck.better(whole)
+    assert set(parts) == {"ambiguous", "disambiguated"} and not why
+    assert all(part["value"] == 0 and part["n"] == {"items": 44} for part in parts.values())
+    table = selfcheck.accuracy_table([whole]).set_index("kind")
+    assert list(table.index) == ["all", "ambiguous", "disambiguated"]
+    assert (table["called wrong"] == 0).all() and (table["agreement"] == 0.5).all()
+    few = of([one for one in whole.records if one["category"] == "Age"])
+    assert selfcheck.better(few)[1].startswith("ambiguous items: 2 right and 2 wrong answers")
