@@ -69,7 +69,7 @@ SHOWN = {
     "book/intro": {"span.pasted-text": 1},
 }
 TEXTS = "selector => [...document.querySelectorAll(selector)].map(e => e.textContent.replace(/\\s+/g, ' ')).join('\\n')"
-OBEYED = """() => [...document.querySelectorAll('article script, article iframe, article img:not(figure img)')]
+OBEYED = """() => [...document.querySelectorAll('article script, article iframe, article img:not(figure img, .gallery .thumb > img[src^="../_figures/"])')]
     .concat([...document.querySelectorAll('mjx-container')].filter(e => !e.closest('.math')))
     .map(e => e.outerHTML.slice(0, 120)).filter(text => !/thebe|kernelName/i.test(text))
     .concat([...document.querySelectorAll('[href^="javascript" i], [src*="foreign"], [href*="foreign"], [href*="secret"]')]
