@@ -156,7 +156,8 @@ def build(root: Path, settings: Settings, cores: int = 2, flags: tuple[str, ...]
         print(plain_text(report), file=sys.stderr, flush=True)
         return 1
     if settings.target != "all":
-        print(stored.accept(root / "results"))
+        if stored.files(root / "results"):  # none where OUT leads elsewhere
+            print(stored.accept(root / "results"))
         return 0
     print(publish(root, settings))
     return 0
