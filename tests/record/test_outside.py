@@ -25,7 +25,7 @@ ANY = st.text(st.characters(exclude_categories=[]))
 @pytest.fixture
 def record(tmp_path, monkeypatch):
     monkeypatch.setenv("ICA_OUTPUT", str(tmp_path / "record"))
-    known = {id: replace(load()[id], notebook="hostile") for id in ("o-agree", "o-reminder-smollm2")}
+    known = {id: replace(load()[id], notebook="hostile") for id in ("o-agree", "o-cac-smollm2")}
     return Record("hostile", {"model": WORDS, "more": [{WORDS: [WORDS]}]}, [0], registry=known)
 
 
