@@ -98,7 +98,7 @@ def test_the_stand_in_has_nine_kinds_in_turn_and_each_meets_every_word():
 
 
 @pytest.mark.fault(
-    "Attacks",
+    "Input",
     "The committed attacks or harmless requests lack a list, hold a text twice, a word too short, or kinds of different sizes",
     "One line with the file's name, what was found and what is accepted",
 )
