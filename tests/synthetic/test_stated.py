@@ -134,6 +134,19 @@ def test_small_ratios_are_paired_by_seed():
     assert found["n"] == {"seeds": 40, "prompts": 40 * PROMPTS}
 
 
+def test_sweeps_of_more_seeds_are_compared_on_the_seeds_that_both_have():
+    more, fewer = sweep(1.0, seeds=6), sweep(2.0, seeds=4)
+    cut = stated.shared({"more": more, "fewer": fewer})
+    assert [run.seeds for run in cut.values()] == [(0, 1, 2, 3)] * 2
+    assert torch.equal(cut["more"].at(5, "error", 0.5), more.at(5, "error", 0.5)[:4])
+    assert torch.equal(cut["fewer"].at(5), fewer.at(5))
+    found = stated_claims.released({"more": more, "fewer": fewer}, {}, "more", "fewer")
+    assert found["value"] == pytest.approx((more.at(15)[:4] - fewer.at(15)).mean().item())
+    assert found["n"]["seeds"] == 4
+    with pytest.raises(ValueError, match="seeds of more, other must begin alike"):
+        stated.shared({"more": more, "other": replace(fewer, seeds=(4, 5, 6, 7))})
+
+
 def test_rules_are_those_of_the_task_on_the_evaluation_prompts():
     batch, seen = evaluation.evaluation_prompts(CONFIG, Critic("replace", 0.5)), torch.arange(2, 20)
     predictions = {

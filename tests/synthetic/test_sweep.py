@@ -43,6 +43,7 @@ def small(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("ICA_RUNS", str(tmp_path / "build" / "runs"))
     for name, value in {
         "SEEDS": {"ci": 5, "stated": 5, "walk": 2},
+        "LONGER": {},
         "GROUP": 2,
         "PROMPTS": 16,
         "LEVELS": (0.0, 0.5),

@@ -34,6 +34,7 @@ def checkout(tmp_path) -> Path:
     (folder / "runs.yml").write_text(RUNS)
     source = (folder / "sweep.py").read_text()
     fewer = re.sub(r"SEEDS = .*", 'SEEDS = {"ci": 3, "stated": 3}', source).replace("512, 10", "16, 2")
+    fewer = re.sub(r"LONGER = .*", "LONGER = {}", fewer)
     (folder / "sweep.py").write_text(fewer)
     return tmp_path
 

@@ -8,6 +8,7 @@ two configurations are compared pair by pair. The measure is the normalised MSE 
 import functools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -61,6 +62,28 @@ def small(names: Mapping[str, str], scale: str = "stated") -> dict[str, Sweep]:
 def small_rules(scale: str = "stated") -> dict[str, Sweep]:
     """What needs no training on the prompts of the sweeps, by name; {} where that is not there."""
     return sweep.stored_baselines(scale) if sweep.path(scale, sweep.BASELINES).is_file() else {}
+
+
+def shared(runs: Mapping[str, Sweep]) -> dict[str, Sweep]:
+    """The same sweeps of the seeds alone that all of them have, so that they can be compared seed by seed."""
+    seeds = min((run.seeds for run in runs.values()), key=len, default=())
+    count = len(seeds)
+    if any(run.seeds[:count] != seeds for run in runs.values()):
+        raise ValueError(f"seeds of {', '.join(runs)} must begin alike")
+
+    def cut(values: dict[float, Tensor]) -> dict[float, Tensor]:
+        return {level: rows[:count] for level, rows in values.items()}
+
+    return {
+        label: replace(
+            run,
+            seeds=seeds,
+            nmse=cut(run.nmse),
+            error=cut(run.error),
+            loss=run.loss if run.loss is None else run.loss[:count],
+        )
+        for label, run in runs.items()
+    }
 
 
 def values(run: Result, level: float = 0.0) -> Float[Tensor, "seeds prompts prefixes"]:

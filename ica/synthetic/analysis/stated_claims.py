@@ -21,6 +21,7 @@ from ica.synthetic.analysis.stated import (
     full_ratio,
     replicated,
     rule_at,
+    shared,
     small_ratio,
 )
 from ica.synthetic.training.evaluation import LEVELS
@@ -95,7 +96,8 @@ def released(sweeps: Small, runs: Full, first: str, second: str, n: int = panels
     Of the precomputed sweeps, many seeds, where both are there; else of the runs of this build.
     """
     if {first, second} <= set(sweeps):
-        return replicated(sweeps[first].at(n, "error") - sweeps[second].at(n, "error"))
+        pair = shared({name: sweeps[name] for name in (first, second)})
+        return replicated(pair[first].at(n, "error") - pair[second].at(n, "error"))
     return panels.compared(runs[first], runs[second], n)
 
 
