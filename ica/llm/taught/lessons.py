@@ -23,6 +23,7 @@ from ica.llm.taught import items
 from ica.llm.taught.settings import Arm, Recipe
 
 WORDS = ("wrong", "right")
+ROWS = 6  # of a batch: less memory, and less filling up
 HIGH, LOW = (7, 11), (1, 5)  # scores of a right and of a wrong attempt: from, to before
 
 
@@ -40,7 +41,7 @@ class Batch:
     """Rows of tokens, filled up to the longest.
 
     `sees[r, i, j]`: does token i of row r see token j? `positions` count the tokens that each follows. A target (`row`, `place`)
-    is a token that is to be followed by `next`; its `weight` is that of its line over the line's tokens, and all sum to 1.
+    is a token that is to be followed by `next`; its `weight` is that of its line over the line's tokens; over the batches of a step all sum to 1.
     """
 
     tokens: Int[Tensor, "rows places"]
@@ -106,12 +107,17 @@ def step_of(arm: Arm, seed: int, step: int, recipe: Recipe) -> list[list[Line]]:
     return rows + [plain(items.make(rng, "ambiguous").item, rng) for _ in range(recipe.plain)]
 
 
-def packed(model: LanguageModel, rows: Sequence[Sequence[Line]]) -> Batch:
-    """Rows as trees of tokens; targets of a line are all tokens of its answer."""
-    trees = [_tree(model, lines) for lines in rows]
-    places = max(len(tokens) for tokens, *_ in trees)
-    tokens = torch.zeros(len(rows), places, dtype=torch.long)
-    positions, sees = torch.zeros_like(tokens), torch.eye(places, dtype=torch.bool).repeat(len(rows), 1, 1)
+def packed(model: LanguageModel, rows: Sequence[Sequence[Line]], size: int = ROWS) -> list[Batch]:
+    """Rows as trees of tokens, the shortest first, `size` to a batch; targets of a line are all tokens of its answer."""
+    trees = sorted((_tree(model, lines) for lines in rows), key=lambda tree: len(tree[0]))
+    total = sum(weight for *_, targets in trees for *_, weight in targets)
+    return [_filled(trees[k : k + size], total) for k in range(0, len(trees), size)]
+
+
+def _filled(trees: Sequence[tuple], total: float) -> Batch:
+    places = len(trees[-1][0])
+    tokens = torch.zeros(len(trees), places, dtype=torch.long)
+    positions, sees = torch.zeros_like(tokens), torch.eye(places, dtype=torch.bool).repeat(len(trees), 1, 1)
     targets = []
     for r, (found, parents, depths, wanted) in enumerate(trees):
         tokens[r, : len(found)], positions[r, : len(found)] = torch.tensor(found), torch.tensor(depths)
@@ -120,9 +126,8 @@ def packed(model: LanguageModel, rows: Sequence[Sequence[Line]]) -> Batch:
                 sees[r, i] |= sees[r, parent]
         targets += [(r, *one) for one in wanted]
     row, place, following, weight = zip(*targets, strict=True)
-    weights = torch.tensor(weight)
     where = (torch.tensor(row), torch.tensor(place), torch.tensor(following))
-    return Batch(tokens, positions, sees, *where, weights / weights.sum())
+    return Batch(tokens, positions, sees, *where, torch.tensor(weight) / total)
 
 
 def _tree(model: LanguageModel, lines: Sequence[Line]) -> tuple[list, list, list, list]:

@@ -31,7 +31,7 @@ class Recipe:
     plain: int = 2
     rate: float = 8e-5
     warmup: int = 20
-    every: int = 50
+    every: int = 25
 
     def __post_init__(self):
         for name in ("steps", "each", "every"):

@@ -5,6 +5,7 @@ goes on to the same bits. The order of operations is fixed by one thread (`ica.b
 """
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -42,7 +43,7 @@ class Progress:
 
 
 def loss_of(network: PreTrainedModel, batch: Batch) -> Float[Tensor, ""]:
-    """Weighted mean over the targets of -log p (nats), products of matrices in bfloat16."""
+    """A batch's part of the weighted mean over targets of -log p (nats), products of matrices in bfloat16."""
     lowest = torch.finfo(torch.float32).min
     mask = torch.zeros(batch.sees.shape).masked_fill(~batch.sees, lowest).unsqueeze(1)
     with torch.autocast("cpu", torch.bfloat16):
@@ -76,16 +77,19 @@ def train(
     tell(f"{done.step}/{recipe.steps}")
     begun = time.process_time()
     while done.step < recipe.steps:
-        loss = loss_of(network, packed(model, step_of(arm, seed, done.step, recipe)))
-        if not loss.isfinite():
-            raise TrainingError(f"the loss is {loss.item()} at step {done.step + 1}; a lower rate may help")
-        loss.backward()
+        loss = 0.0
+        for batch in packed(model, step_of(arm, seed, done.step, recipe)):
+            part = loss_of(network, batch)
+            part.backward()
+            loss += part.item()
+        if not math.isfinite(loss):
+            raise TrainingError(f"the loss is {loss} at step {done.step + 1}; a lower rate may help")
         torch.nn.utils.clip_grad_norm_(network.parameters(), CLIP)
         for group in adam.param_groups:
             group["lr"] = recipe.rate_at(done.step)
         adam.step()
         adam.zero_grad(set_to_none=True)
-        done.step, done.losses = done.step + 1, [*done.losses, round(loss.item(), 5)]
+        done.step, done.losses = done.step + 1, [*done.losses, round(loss, 5)]
         if done.step % recipe.every == 0 or done.step == recipe.steps:
             now = time.process_time()
             done.seconds, begun = done.seconds + now - begun, now
