@@ -39,7 +39,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check $(if $(MAKE_TERM
 # `exec`, so that a signal to make reaches the build.
 BOOK := exec $(BIN)/python -m ica.build.book --under-make --limit="$$LIMIT" --cluster="$$CLUSTER"
 
-.PHONY: help book test faults lint repeat stored sweep ladder paper-llm clean moved
+.PHONY: help book test faults lint repeat stored sweep ladder taught paper-llm clean moved
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -84,6 +84,9 @@ sweep: $(READY) ## train small runs with many seeds (SCALE=stated) and keep the 
 
 ladder: $(READY) ## read the ladder of language models (MODELS="smollm2 ...") and keep the results in results/llm
 	@$(BOOK) --target=ladder --models="$$MODELS" --jobs="$$JOBS" --flags="$$SNAKEMAKE_FLAGS"
+
+taught: $(READY) ## teach critics and their users (RUNS="both-seed0 ...") and keep their answers in results/taught
+	@ICA_LIMIT="$${LIMIT:-$$ICA_LIMIT}" exec $(BIN)/python -m ica.llm.taught.run --runs="$$RUNS"
 
 paper-llm: $(READY) ## the paper's protocol for one model (MODEL=..., ITEMS=500 a category), into results/paper-llm
 	@[ -z "$$CLUSTER" ] || $(BOOK) --target=paper_llm --threads="$$THREADS" --jobs="$$JOBS" --flags="$$SNAKEMAKE_FLAGS"; \
