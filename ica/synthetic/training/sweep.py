@@ -40,8 +40,7 @@ MODULE = "ica.synthetic.training.sweep"
 SCHEMA = 1
 SEED, PROMPTS, GROUP = 2_000_000_011, 512, 10
 SEEDS = {"ci": 40, "stated": 40, "walk": 20}  # by scale
-# Differences between these lay, with 40 seeds, across the smallest that matters (.03 of 1 - cos).
-LONGER = {("ci", name): 160 for name in ("base", "linear", "heads-1", "no-ffn")}
+LONGER = {("ci", name): 160 for name in ("base", "linear", "heads-1", "no-ffn")}  # 40 left them undecided
 BASELINES = "baselines"
 LEVELS = (0.0, *evaluation.LEVELS)
 CRITICS = {level: Critic("replace", level) for level in LEVELS}
@@ -279,9 +278,9 @@ def _make(job: catalogue.Job, target: Path, folder: Path, tell: jobs.Tell) -> No
     source = run.source(started, 0, 0.0, "cpu") | {"sweep": made(job)}
     source["seconds_per_seed"] = round(content.pop("seconds") / len(job.seeds), 3)
     about = {"schema": SCHEMA, "scale": job.scale, "name": job.name, "config": job.config.as_dict()}
-    about |= {"seeds": list(job.seeds)}
+    about |= {"seeds": list(job.seeds)} | content | {"provenance": source}
     with _listing():  # so that no other sweep finds a result that is not listed yet
-        write_json(target, about | content | {"provenance": source}, compact=True)
+        write_json(target, about, compact=True)
         seal.accept(target.parents[1])
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -343,9 +342,8 @@ def _checked(scale: str, name: str, content: dict) -> dict[str, Sweep]:
     if name != BASELINES:
         return {name: _parsed(name, scale, config, seeds, content, prefixes(config), source)}
     seen = torch.arange(2, config.N)
-    return {
-        key: _parsed(key, scale, config, seeds, one, seen, source) for key, one in content["runs"].items()
-    }
+    runs = content["runs"].items()
+    return {key: _parsed(key, scale, config, seeds, part, seen, source) for key, part in runs}
 
 
 def _parsed(
