@@ -165,8 +165,7 @@ def compared(job: catalogue.Job, folder: Path, tell: jobs.Tell) -> dict:
     GD as stated and as released differ in the reward alone (Adam, learning rate 0.1, 50 steps).
     """
     seen = torch.arange(2, job.config.N)
-    runs: dict[str, dict] = {}
-    seconds = 0.0
+    runs, seconds = {}, 0.0
     for level in LEVELS:
         part = _kept(folder / f"{level}.json", partial(_baselines, job, seen, level, tell))
         seconds += part["seconds"]
