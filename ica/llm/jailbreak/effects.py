@@ -4,6 +4,7 @@ The unit is the request: a model decodes greedily, so each request under a defen
 intervals are over requests within kind and speak of other prompts of these nine kinds. `over_kinds` has the kinds at random instead.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -119,9 +120,9 @@ def power(n: int, discordant: float, effect: float, level: float = 0.05) -> floa
 
 def detectable(n: int, discordant: float, wanted: float = 0.8) -> float:
     """The smallest difference of shares, in steps of 0.01, that the exact McNemar test finds with this power; NaN if none is."""
-    steps = np.arange(1, round(discordant * 100) + 1) / 100
-    found = (float(step) for step in steps if power(n, discordant, float(step)) >= wanted)
-    return next(found, float("nan"))
+    steps = range(1, round(discordant * 100) + 1)
+    found = bisect_left(steps, wanted, key=lambda step: power(n, discordant, step / 100))
+    return steps[found] / 100 if found < len(steps) else float("nan")
 
 
 def checks_told(table: pd.DataFrame, defence: str = "self-1") -> dict[str, Estimate]:
