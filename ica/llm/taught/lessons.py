@@ -101,9 +101,9 @@ def step_of(arm: Arm, seed: int, step: int, recipe: Recipe) -> list[list[Line]]:
         condition = ("ambiguous", "disambiguated")[(k + step) % 2]
         made, silent = items.make(rng, condition).item, items.make(rng, "ambiguous").item
         other = items.make(rng, "ambiguous").item
-        dice = np.random.default_rng([seed, step, k])
-        rows.append(criticise(made, arm.noise, dice) if arm.critic else plain(silent, dice))
-        rows.append(use(other, dice) if arm.user else plain(other, dice))
+        one, two = (np.random.default_rng([seed, step, k, place]) for place in range(2))
+        rows.append(criticise(made, arm.noise, one) if arm.critic else plain(silent, one))
+        rows.append(use(other, two) if arm.user else plain(other, two))
     return rows + [plain(items.make(rng, "ambiguous").item, rng) for _ in range(recipe.plain)]
 
 
