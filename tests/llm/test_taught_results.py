@@ -136,7 +136,7 @@ def test_claims_are_measured_or_not_testable_by_what_is_stored(tmp_path):
     for id, parts in every.items():
         for found in parts().values():
             lo, hi = found["interval"]
-            assert lo <= found["value"] <= hi, id
+            assert lo <= found["value"] <= hi and lo < hi, id
     some = {"both": runs["both"]}
     for id in (
         "t-interaction",

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ica.intervals import mean_interval
+from ica.llm.analysis.statistics import signed_interval
 from ica.llm.bbq.items import CONDITIONS
 from ica.llm.taught.results import Answers, Taught
 from ica.llm.taught.settings import CORNERS, GRADED
@@ -56,8 +57,12 @@ def values(
 
 
 def estimate(found: Float[Tensor, "seeds items"]) -> dict:
-    """Mean over seeds and items, as the part of a claim."""
+    """Mean over seeds and items, as the part of a claim; of values that are all alike with the interval of paired shares."""
     mean, lo, hi = (float(one) for one in mean_interval(found))
+    if lo == hi:
+        by_item = found.mean(0)
+        shares = (float(by_item.clamp(min=0).sum()), float((-by_item).clamp(min=0).sum()))
+        lo, hi = signed_interval(*shares, len(by_item))
     return {"value": mean, "interval": (lo, hi), "n": {"seeds": len(found), "items": found.shape[1]}}
 
 
@@ -241,3 +246,26 @@ def checked(runs: Runs) -> pd.DataFrame:
                 likely = float(values(runs, arm, sorted(kept), likelier, name).mean())
                 rows.append({"arm": arm, "set": name, "condition": condition, **row, "likelier": likely})
     return pd.DataFrame(rows)
+
+
+def perfect_gain(first: float, dose: float) -> float:
+    """Gain over the first answer, of accuracy `first`, of whoever follows one verdict without knowledge: keeps what is called
+    right and takes either other option else, under a critic that is right in a share `dose` of its verdicts."""
+    return dose * (first + (1 - first) / 2) - first
+
+
+def listed(runs: Runs) -> pd.DataFrame:
+    """The stored runs: arm, seed, loss of the first and of the last twenty steps (nats), minutes of processor time."""
+    rows = []
+    for arm, kept in runs.items():
+        for seed, one in kept.items():
+            ends = [float(np.mean(part)) for part in (one.losses[:20], one.losses[-20:])]
+            rows.append((arm, seed, *ends, one.provenance.get("train_seconds", float("nan")) / 60))
+    return pd.DataFrame(rows, columns=["arm", "seed", "first loss", "last loss", "minutes"])
+
+
+def shown(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
+    """A table and the formats of its numbers; one row that says so where no run is stored."""
+    if table.empty:
+        return pd.DataFrame({"arm": ["no run is stored"]}), {}
+    return table, {name: ".2f" for name in table.select_dtypes("float")}
