@@ -39,7 +39,7 @@ MODULE = "ica.synthetic.training.sweep"
 SCHEMA = 1
 SEED, PROMPTS, GROUP = 2_000_000_011, 512, 10
 SEEDS = {"ci": 40, "stated": 40, "walk": 20}  # by scale
-# Of 40 seeds the differences between these lay across the smallest that matters, .03 of 1 - cos; of 160 it is a third of what one run tells.
+# With 40 seeds the differences between these were open: their intervals lay across the smallest that matters, .03 of 1 - cos.
 LONGER = {("ci", name): 160 for name in ("base", "linear", "heads-1", "no-ffn")}
 BASELINES = "baselines"
 LEVELS = (0.0, *evaluation.LEVELS)
