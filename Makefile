@@ -18,10 +18,11 @@ ATTACKS ?=
 TOKENS ?=
 PLACES ?=
 OUT ?=
+CLUSTER ?=
 PYTHON ?= python3
 # Values reach the programs as they were typed, by the environment: make does not expand a $ in them.
 SETTINGS := PROFILE SET JOBS SNAKEMAKE_FLAGS SCALE RUNS THREADS MODEL BBQ MODELS LIMIT PYTHON \
-    ITEMS DEVICE DTYPE TEMPLATE ATTACKS TOKENS PLACES OUT
+    ITEMS DEVICE DTYPE TEMPLATE ATTACKS TOKENS PLACES OUT CLUSTER
 $(foreach name,$(SETTINGS),$(eval override $(name) := $$(value $(name))))
 export $(SETTINGS)
 export PYTHONUTF8 := 1
@@ -36,9 +37,9 @@ TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' constraints.txt)
 # Progress bars on a terminal, silence in logs.
 PIP := $(BIN)/python -m pip install --disable-pip-version-check $(if $(MAKE_TERMOUT),,-qq)
 # `exec`, so that a signal to make reaches the build.
-BOOK := exec $(BIN)/python -m ica.build.book --under-make --limit="$$LIMIT"
+BOOK := exec $(BIN)/python -m ica.build.book --under-make --limit="$$LIMIT" --cluster="$$CLUSTER"
 
-.PHONY: help book test faults lint repeat stored sweep ladder paper-llm clean moved
+.PHONY: help book test faults lint repeat stored sweep ladder taught paper-llm clean moved
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -49,6 +50,7 @@ help: ## list the commands
 	@echo "  make book JOBS=4                      notebooks and training runs at once (default: 2)"
 	@echo "  make book LIMIT=300                   minutes that a notebook or run may take (default: 120; 0: any time)"
 	@echo "  make book MODEL=smollm2 BBQ=folder    another language model (name, .gguf file, folder, hub id); the official BBQ"
+	@echo "  make sweep CLUSTER=slurm JOBS=40      jobs go to a cluster; likewise book, stored, ladder, paper-llm (book/at_scale.md)"
 	@echo "  make stored SCALE=cores RUNS=\"base\"   only some runs of ica/synthetic/training/runs.yml; THREADS=8: for each"
 	@echo "  make sweep SCALE=stated RUNS=\"base\"   likewise; RUNS=baselines: what needs no training"
 
@@ -77,13 +79,18 @@ stored: $(READY) ## train the runs of a scale (SCALE=paper) and keep their resul
 	    --flags="$$SNAKEMAKE_FLAGS"
 
 sweep: $(READY) ## train small runs with many seeds (SCALE=stated) and keep the means in results/sweep
-	@ICA_LIMIT="$${LIMIT:-$$ICA_LIMIT}" exec $(BIN)/python -m ica.synthetic.training.sweep --runs="$$RUNS" -- "$$SCALE"
+	@[ -z "$$CLUSTER" ] || $(BOOK) --target=sweep --scale="$$SCALE" --runs="$$RUNS" --jobs="$$JOBS" --flags="$$SNAKEMAKE_FLAGS"; \
+	ICA_LIMIT="$${LIMIT:-$$ICA_LIMIT}" exec $(BIN)/python -m ica.synthetic.training.sweep --runs="$$RUNS" -- "$$SCALE"
 
 ladder: $(READY) ## read the ladder of language models (MODELS="smollm2 ...") and keep the results in results/llm
 	@$(BOOK) --target=ladder --models="$$MODELS" --jobs="$$JOBS" --flags="$$SNAKEMAKE_FLAGS"
 
+taught: $(READY) ## teach critics and their users (RUNS="both-seed0 ...") and keep their answers in results/taught
+	@ICA_LIMIT="$${LIMIT:-$$ICA_LIMIT}" exec $(BIN)/python -m ica.llm.taught.run --runs="$$RUNS"
+
 paper-llm: $(READY) ## the paper's protocol for one model (MODEL=..., ITEMS=500 a category), into results/paper-llm
-	@ICA_LIMIT="$${LIMIT:-$$ICA_LIMIT}" exec $(BIN)/python -m ica.llm.paper.run --model="$$MODEL" --bbq="$$BBQ" --items="$$ITEMS" \
+	@[ -z "$$CLUSTER" ] || $(BOOK) --target=paper_llm --threads="$$THREADS" --jobs="$$JOBS" --flags="$$SNAKEMAKE_FLAGS"; \
+	ICA_LIMIT="$${LIMIT:-$$ICA_LIMIT}" exec $(BIN)/python -m ica.llm.paper.run --model="$$MODEL" --bbq="$$BBQ" --items="$$ITEMS" \
 	    --device="$$DEVICE" --dtype="$$DTYPE" --template="$$TEMPLATE" --attacks="$$ATTACKS" --tokens="$$TOKENS" --places="$$PLACES" --threads="$$THREADS" --out="$$OUT"
 
 clean: ## remove everything that was built (the environment stays)

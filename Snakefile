@@ -24,6 +24,7 @@ OVERRIDES = notebooks.overrides(ROOT, PROFILE, ASKED.parameters)
 DIGESTS = {name: notebooks.digest(ROOT, name, values) for name, values in OVERRIDES.items()}
 # Training runs: one job per configuration and seed group (ica/synthetic/training/runs.yml), shared by notebooks and profiles.
 STORED = ASKED.stored if ASKED.target == "stored" else ""
+SPREAD = ASKED.target in ("sweep", "paper_llm")  # what `make` runs in one process, but with CLUSTER
 JOBS, NEEDED, KEPT, CODE = {}, {name: [] for name in DIGESTS}, {}, ""
 if STORED or any(notebooks.runs(ROOT, name) for name in DIGESTS):
     from ica.synthetic.training import run, workflow as training
@@ -31,7 +32,7 @@ if STORED or any(notebooks.runs(ROOT, name) for name in DIGESTS):
     CODE = run.code_digest(ROOT)
     NEEDED = training.needed(ROOT, OVERRIDES)
     DIGESTS = training.digests(DIGESTS, NEEDED, CODE)
-    KEPT = {run.stem(job): job for job in training.to_store(STORED, " ".join(ASKED.runs))} if STORED else {}
+    KEPT = {job.stem: job for job in training.to_store(STORED, " ".join(ASKED.runs))} if STORED else {}
     JOBS = {job.id: job for jobs_ in [*NEEDED.values(), KEPT.values()] for job in jobs_}
 # Language models: one job per model and category of BBQ (ica/llm/protocol/runs.yml), after the files that they need are there.
 from ica.llm.model import assets
@@ -49,6 +50,11 @@ if book.MEND in os.environ:
 DIGESTS = reading.digests(DIGESTS, READ, LOADED, READING)
 for shard in SHARDS.values():
     write_json(ROOT / f"build/llm/jobs/{shard.id}.json", shards.job(shard))
+if SPREAD:
+
+    include: "workflow/rules/spread.smk"
+
+
 REGISTRY, SOURCES = site.registry_digest(ROOT, DIGESTS), site.source_digest(ROOT, DIGESTS)
 # What is there of an earlier build is whole, or it is made again.
 # Of what the target asks for alone: `make stored THREADS=8` has no word on the book's own runs.
@@ -62,7 +68,7 @@ if os.environ.pop(book.MEND, ""):
         UNITS.append(mend.sealed("the ledger of claims", (Path(f"{OUT}/claims.json"), Path(f"{OUT}/paper_claims.json")), Path(f"{OUT}/ledger.seal.json"), REGISTRY))
         UNITS.append(mend.sealed("the site", (Path(f"{OUT}/html"),), Path(f"{OUT}/{site.SEAL}"), SOURCES))
     UNITS += [
-        mend.Unit(f"training run {run.stem(job)}", (Path(f"build/runs/{job.id}"),), lambda job=job: run.faults(job, Path(f"build/runs/{job.id}"), ASKED.threads))
+        mend.Unit(f"training run {job.stem}", (Path(f"build/runs/{job.id}"),), lambda job=job: run.faults(job, Path(f"build/runs/{job.id}"), ASKED.threads))
         for job in {one.id: one for group in (NEEDED.values() if BOOK else [KEPT.values()]) for one in group}.values()
     ]
     UNITS += [
@@ -71,6 +77,7 @@ if os.environ.pop(book.MEND, ""):
     ]
     if ATTACKED:
         from ica.llm.jailbreak import results as attacked
+    UNITS += SPREAD_UNITS if SPREAD else []
     UNITS += [
         mend.Unit(f"attacks on {model}", (Path(f"build/llm/secret/{model}.json"),), lambda model=model, words=words: attacked.faults(model, words, Path(f"build/llm/secret/{model}.json")))
         for model, words in ATTACKED.items()
@@ -78,6 +85,10 @@ if os.environ.pop(book.MEND, ""):
     mend.want(UNITS, ROOT / f"{OUT}/status/{book.WANTED}")
     if MENDED := mend.mend(UNITS):
         Path(f"{OUT}/status/{book.MENDED}").write_text("\n".join(MENDED) + "\n", encoding="utf-8")
+
+
+# In seconds, or with the network, which the nodes of a cluster may lack: where `make` runs.
+localrules: all, keep, stored, fetch, ladder, claims, site
 
 
 wildcard_constraints:
@@ -105,9 +116,11 @@ rule train:
     params:
         code=CODE,
         job=lambda wildcards: run.command(JOBS[wildcards.id]),
-        name=lambda wildcards: run.stem(JOBS[wildcards.id]),
+        name=lambda wildcards: JOBS[wildcards.id].stem,
     priority: 1
     threads: ASKED.threads
+    resources:
+        gpu=lambda wildcards: run.gpus(JOBS[wildcards.id]),
     shell:
         "exec {sys.executable:q} -m ica.synthetic.training.run {params.job} --threads {threads} --status {OUT}/status/{params.name}.json"
 

@@ -1,7 +1,8 @@
 """Check the built site as a browser sees it: pages, links, console, requests, maths, figures, access.
 
 `.venv/bin/python .ci/check_site.py [build/book]` prints each finding on a line and fails if there is any;
-`--positions` also prints how far down each page its first figure begins. Layout is measured in `layout.py`.
+`--positions` also prints how far down each page its first figure begins, and what the site weighs. Layout is measured in `layout.py`, weight
+in `weight.py`.
 Nothing outside the site is requested; links that leave it are not followed.
 """
 
@@ -24,6 +25,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 import layout
+import weight
 
 from ica.build import notebooks, site
 
@@ -46,6 +48,8 @@ ERRORS = (
     "() => [...document.querySelectorAll('mjx-merror')].map(e => e.closest('.math, p')?.innerText || '?')"
 )
 UNSET = "() => document.querySelectorAll('.math').length > 0 && !document.querySelector('mjx-container')"
+LOADED = """() => Promise.all([...document.querySelectorAll('article img')].filter(i => i.offsetParent !== null)
+    .map(i => { i.loading = 'eager'; return i.decode().catch(() => {}); }))"""
 IMAGES = """() => [...document.querySelectorAll('article img')].filter(i => i.offsetParent !== null)
     .filter(i => !(i.complete && i.naturalWidth > 0)).map(i => i.getAttribute('src'))"""
 FIGURES = """() => [...document.querySelectorAll('figure.recorded:not(.live)')].filter(f =>
@@ -171,6 +175,7 @@ class Visit:
             self.note("maths is not set")
         for theme in THEMES:
             self.theme(theme)
+            self.page.evaluate(LOADED)
             for image in self.page.evaluate(IMAGES):
                 self.note(f"image not shown in the {theme} theme: {image}")
             for figure in self.page.evaluate(FIGURES):
@@ -206,6 +211,7 @@ class Visit:
             for width in WIDTHS:
                 self.page.set_viewport_size({"width": width, "height": 900})
                 self.theme(theme)  # waits longer than the 0.25 s in which the sidebar slides in or out
+                self.page.evaluate(LOADED)
                 path = folder / f"{Path(name).stem}-{theme}-{width}.png"
                 self.page.screenshot(path=path, full_page=True, animations="disabled")
         self.page.set_viewport_size({"width": WIDTHS[0], "height": 900})
@@ -264,8 +270,8 @@ def main() -> int:
         pages = measured(book, [name for name in names if (book / f"{name}.html").is_file()])
         found += pages.findings
         if options.positions:
-            print(layout.shown(pages))
-    found += layout.duplicate_keys(book, ROOT / "book" / "references.bib")
+            print(layout.shown(pages), weight.shown(book), sep="\n")
+    found += [*layout.duplicate_keys(book, ROOT / "book" / "references.bib"), *weight.findings(book)]
     for line in dict.fromkeys(found):
         print(line)
     print(f"Site check: {len(names)} pages, {len(set(found))} findings.")

@@ -2,8 +2,8 @@
 
 import math
 
+import scipy  # loads a part where it is used first
 from jaxtyping import Float
-from scipy import stats
 from torch import Tensor
 
 from ica import checks
@@ -19,7 +19,7 @@ def median_interval(values: list[float], level: float = 0.95) -> tuple[float, fl
         ValueError: too few values for that level (6 for 0.95).
     """
     n, ordered = len(values), sorted(values)
-    covered = [k for k in range(1, n // 2 + 1) if 1 - 2 * stats.binom.cdf(k - 1, n, 0.5) >= level]
+    covered = [k for k in range(1, n // 2 + 1) if 1 - 2 * scipy.special.bdtr(k - 1, n, 0.5) >= level]
     if not covered:
         raise ValueError(f"values must be enough for an interval of level {level} (6 for 0.95), got {n}")
     middle = (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
@@ -37,7 +37,7 @@ def ratio_interval(above: list[float], below: list[float], level: float = 0.95) 
         if len(sample) < 2:
             raise ValueError(f"{name} must hold at least two values, got {len(sample)}")
         logs.append([math.log(checks.positive(name, value)) for value in sample])
-    lo, hi = stats.ttest_ind(*logs, equal_var=False).confidence_interval(level)
+    lo, hi = scipy.stats.ttest_ind(*logs, equal_var=False).confidence_interval(level)
     centre = sum(logs[0]) / len(above) - sum(logs[1]) / len(below)
     return math.exp(centre), math.exp(lo), math.exp(hi)
 
@@ -119,7 +119,7 @@ def _half_squared(
     by_seed = of_seeds.square().sum((0, 1)) / (free * seeds)
     by_prompt = (of_prompts.square().sum((0, 1)) / (P - 1) - residual / S) / prompts
     by_prompt += residual * (1 / prompts - 1 / P) / seeds
-    few, many = (float(stats.t.ppf((1 + level) / 2, df)) ** 2 for df in (free, P - 1))
+    few, many = (float(scipy.special.stdtrit(df, (1 + level) / 2)) ** 2 for df in (free, P - 1))
     return few * by_seed + many * by_prompt.clamp(min=0)
 
 
@@ -136,5 +136,5 @@ def paired_ratio(above: list[float], below: list[float], level: float = 0.95) ->
         math.log(checks.positive("above", first) / checks.positive("below", second))
         for first, second in pairs
     ]
-    lo, hi = stats.ttest_1samp(logs, 0.0).confidence_interval(level)
+    lo, hi = scipy.stats.ttest_1samp(logs, 0.0).confidence_interval(level)
     return math.exp(sum(logs) / len(logs)), math.exp(lo), math.exp(hi)

@@ -43,6 +43,23 @@ All the claims of this book.
 ```{faults}
 ```
 
+## Figures
+
+```{gallery}
+```
+
+## Made
+
+```{workflow}
+The rules.
+```
+
+```{pages-made}
+```
+
+```{results-stored}
+```
+
 ```{bibliography}
 ```
 """
@@ -186,7 +203,7 @@ ALPHA_PROSE = """
 ```{recorded-figure} alpha-curve
 :alt: A falling curve
 
-The error falls with $t$.
+The error falls with $t$ as it {verdict}`alpha-small` should. Then it ends.
 ```
 
 ```{recorded-table} alpha-table

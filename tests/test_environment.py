@@ -1,5 +1,6 @@
 """The files that describe the environment agree, and the notebooks are stored as the house wants them."""
 
+import itertools
 import re
 import tomllib
 from pathlib import Path
@@ -44,7 +45,7 @@ def test_constraints_are_sorted_and_each_name_once():
 
 
 def test_every_dependency_is_pinned_within_its_bounds(pins):
-    for requirement in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]:
+    for requirement in itertools.chain(PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()):
         name, bounds = re.match(r"([A-Za-z0-9._-]+)(.*)", requirement).groups()
         assert normal(name) in pins, f"{name} is not in constraints.txt"
         for sign, bound in re.findall(r"(>=|<|==)([\d.]+)", bounds):

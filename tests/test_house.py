@@ -41,6 +41,10 @@ ARROWS = {
         *BELOW,
         *(f"ica.llm.{name}" for name in ("model", "bbq", "protocol", "analysis", "jailbreak")),
     ),
+    "ica.llm.taught": (
+        *BELOW,
+        *(f"ica.llm.{name}" for name in ("model", "bbq", "protocol", "analysis", "jailbreak")),
+    ),
 }
 FILE, FUNCTION, CELL, WIDTH = 400, 60, 30, 88
 

@@ -1,14 +1,19 @@
-"""Intervals cover what they say they cover."""
+"""Intervals cover what they say they cover, and agree with statsmodels and scipy where these have them."""
 
 import math
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.formula.api import ols
+from statsmodels.stats.anova import anova_lm
+from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
-from ica.intervals import against_one_run, mean_interval, paired_ratio
+from ica.intervals import against_one_run, mean_interval, median_interval, paired_ratio, ratio_interval
 
 COUNT = {3: 4000, 5: 2400, 20: 800}  # repetitions, by the number of seeds
 # variances of the seeds' effects, the prompts' and the residual, each in units of what it adds to the mean
@@ -151,3 +156,46 @@ def test_paired_ratio_is_the_geometric_mean_with_students_interval():
 def test_bad_samples_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_mean_interval_has_the_mean_squares_of_statsmodels():
+    """The same two-way table as a linear model; half the width from its analysis of variance."""
+    generator = torch.Generator().manual_seed(3)
+    table = crossed(generator, (4, 9, 1), (0.6, 1.0, 0.5)).squeeze(-1)
+    seed, prompt = np.indices(table.shape)
+    frame = pd.DataFrame({"value": table.flatten(), "seed": seed.ravel(), "prompt": prompt.ravel()})
+    squares = anova_lm(ols("value ~ C(seed) + C(prompt)", frame).fit())["mean_sq"]
+    parts = squares["C(seed)"] / 36, (squares["C(prompt)"] - squares["Residual"]) / 36
+    assert min(parts) > 0
+    half = math.sqrt(sum(stats.t.ppf(0.975, df) ** 2 * part for df, part in zip((3, 8), parts, strict=True)))
+    mean, lo, hi = mean_interval(table.unsqueeze(-1))
+    assert ((hi - lo) / 2).item() == pytest.approx(half, rel=1e-12)
+    assert mean.item() == pytest.approx(frame["value"].mean(), rel=1e-12)
+
+
+def test_the_interval_of_one_run_is_students():
+    values = torch.randn(1, 30, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    found = [end.item() for end in mean_interval(values)[1:]]
+    assert found == pytest.approx(DescrStatsW(values[0].numpy()).tconfint_mean(), rel=1e-12)
+
+
+decades = st.lists(st.floats(1e-6, 1e6), min_size=3, max_size=12, unique=True)
+
+
+@given(decades, decades)
+def test_ratios_agree_with_statsmodels(above, below):
+    logs = [DescrStatsW(np.log(sample)) for sample in (above, below)]
+    ends = CompareMeans(*logs).tconfint_diff(usevar="unequal")
+    assert np.log(ratio_interval(above, below)[1:]) == pytest.approx(ends, rel=1e-9, abs=1e-9)
+    pairs = list(zip(above, below, strict=False))
+    first, second = (list(side) for side in zip(*pairs, strict=True))
+    ends = DescrStatsW(np.log(first) - np.log(second)).tconfint_mean()
+    assert np.log(paired_ratio(first, second)[1:]) == pytest.approx(ends, rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize("level", [0.9, 0.95])
+@pytest.mark.parametrize("n", range(6, 30))
+def test_the_interval_of_a_median_is_that_of_scipys_quantile_test(n, level):
+    values = np.random.default_rng(n).normal(size=n)
+    found = stats.quantile_test(values, p=0.5).confidence_interval(level)
+    assert median_interval(values.tolist(), level)[1:] == (found.low, found.high)

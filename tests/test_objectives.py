@@ -1,8 +1,10 @@
-"""Losses against plain double loops, gradients against autograd, refusals by name."""
+"""Losses against plain double loops and choix, gradients against autograd, refusals by name."""
 
 import math
 
+import choix
 import mpmath
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -37,6 +39,41 @@ def test_pl_loss_equals_double_loop(N, d, seed):
     ours = objectives.pl_loss(scores, prompts.rewards)
     loops = [loop_loss(s, r) for s, r in zip(scores.tolist(), prompts.rewards.tolist(), strict=True)]
     torch.testing.assert_close(ours, torch.tensor(loops, dtype=torch.float64), rtol=1e-12, atol=1e-12)
+
+
+@given(N=SIZES["N"], seed=SIZES["seed"], spread=st.floats(0.1, 50))
+def test_pl_loss_and_gradient_equal_choix(N, seed, spread):
+    """choix takes rankings as lists of items, best first; the loss is minus its log-likelihood."""
+    rng = np.random.default_rng(seed)
+    scores, rewards = rng.normal(size=(4, N)) * spread, rng.normal(size=(4, N))
+    leaf = torch.tensor(scores, requires_grad=True)
+    ours = objectives.pl_loss(leaf, torch.tensor(rewards))
+    (slope,) = torch.autograd.grad(ours.sum(), leaf)
+    for k, order in enumerate((-rewards).argsort(-1).tolist()):
+        theirs = -choix.log_likelihood_rankings([order], scores[k])
+        assert ours[k].item() == pytest.approx(theirs, rel=1e-12, abs=1e-12)
+        minus = choix.opt.Top1Fcts.from_rankings([order], penalty=0.0).gradient(scores[k])
+        assert slope[k].numpy() == pytest.approx(minus, rel=1e-10, abs=1e-10)
+
+
+@pytest.mark.parametrize("N", [3, 6, 9])
+def test_the_estimate_from_many_rankings_is_that_of_choix(N):
+    """Newton steps on our loss end where Luce spectral ranking, another algorithm, ends."""
+    generator = torch.Generator().manual_seed(N)
+    noise = -torch.rand(400, N, generator=generator, dtype=torch.float64).log().neg().log()
+    rewards = torch.randn(N, generator=generator, dtype=torch.float64) + noise
+    found = torch.zeros(N, dtype=torch.float64)
+
+    def total(scores):
+        return objectives.pl_loss(scores.expand_as(rewards), rewards).sum()
+
+    for _ in range(12):
+        curve = torch.func.hessian(total)(found)
+        found = found - torch.linalg.pinv(curve, rtol=1e-9) @ torch.func.grad(total)(found)
+    orders = (-rewards).argsort(-1).tolist()
+    theirs = choix.ilsr_rankings(N, orders, max_iter=1000, tol=1e-11)
+    assert (found - found.mean()).numpy() == pytest.approx(theirs - theirs.mean(), abs=1e-8)
+    assert found.std() > 0.3
 
 
 @given(d=SIZES["d"], seed=SIZES["seed"])

@@ -28,6 +28,23 @@ def test_softmax_attention_equals_pytorch(mask):
     torch.testing.assert_close(ours, attention.W_O(theirs.transpose(1, 2).flatten(-2)))
 
 
+@pytest.mark.parametrize("mask", ["full", "causal", "test-token"])
+def test_attention_with_its_weights_copied_equals_multihead_attention(mask):
+    torch.manual_seed(2)
+    attention = Transformer(dataclasses.replace(CONFIG, mask=mask)).double().blocks[0].attention
+    other = torch.nn.MultiheadAttention(12, 3, bias=False, batch_first=True, dtype=torch.float64)
+    own = attention.state_dict()
+    stacked = torch.cat([own[f"W_{name}.weight"] for name in "QKV"])
+    other.load_state_dict({"in_proj_weight": stacked, "out_proj.weight": own["W_O.weight"]})
+    h = torch.randn(5, 7, 12, dtype=torch.float64)
+    hidden = None if mask == "full" else ~torch.tensor([[j in row for j in range(7)] for row in SEEN])
+    if mask == "causal":
+        hidden = torch.ones(7, 7, dtype=torch.bool).triu(1)
+    theirs, weights = other(h, h, h, attn_mask=hidden, average_attn_weights=False)
+    torch.testing.assert_close(attention(h), theirs)
+    torch.testing.assert_close(attention.weights(h), weights)
+
+
 def test_linear_attention_is_the_mean_of_unnormalised_scores():
     torch.manual_seed(1)
     attention = (

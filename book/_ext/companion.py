@@ -1,8 +1,7 @@
 """Sphinx extension of this book: recorded figures and tables, the claims ledger, a site that works offline.
 
-The directives are in `companion_figures`, `companion_claims`, `companion_faults` and `companion_runs`; this module registers them
-and adjusts the site: MathJax served with the book, no script twice, a footer, launch buttons where an address
-is known.
+The directives are in the modules `companion_*`; this module registers them and adjusts the site: MathJax served with the book, no
+script twice, a footer, launch buttons and absolute addresses where an address is known.
 """
 
 import html
@@ -11,19 +10,28 @@ import os
 import shutil
 from pathlib import Path
 
+import companion_cite
 import companion_claims
 import companion_faults
 import companion_figures
+import companion_gallery
+import companion_head
+import companion_made
 import companion_runs
+import companion_scale
+import companion_slider
+import nbformat
 from companion_data import notebook_names, read, records
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.errors import ConfigError
 from sphinx.transforms import SphinxTransform
 
+from ica.build import download
+from ica.build.site import BOOK_URL, REPOSITORY_URL, origin
 from ica.record.outside import plain_text
+from ica.record.provenance import project_root
 
-REPOSITORY_URL = "ICA_REPOSITORY_URL"
 BINDER = "https://mybinder.org"
 MATHJAX = ("tex-chtml.js", "output/chtml/fonts/woff-v2", "input/tex/extensions")
 SHORT = 25  # characters of a number with its interval
@@ -39,13 +47,21 @@ def footer(state: dict) -> str:
     return f'<p class="mathjax_ignore">{html.escape(plain_text(" ".join(parts)))}</p>'
 
 
+def address(variable: str, setting: str | None) -> str:
+    """The address that the variable gives for this build, else the setting; ConfigError unless it is one of the web."""
+    url = os.environ.get(variable) or setting or ""
+    if url and not url.startswith(("https://", "http://")):
+        raise ConfigError(f"{variable}: {url!r} is no address; accepted: https://...")
+    return url
+
+
 def configure(app: Sphinx, config: object) -> None:
-    """Footer and, only where the repository's address is known, its buttons."""
+    """Footer and, only where the addresses are known, what leads to the repository and to the pages' own place."""
     options = config.html_theme_options
     options["extra_footer"] = footer(read(records(app) / "site.json"))
-    url = os.environ.get(REPOSITORY_URL) or options.get("repository_url")
-    if url and not url.startswith(("https://", "http://")):
-        raise ConfigError(f"{REPOSITORY_URL}: {url!r} is no address; accepted: https://...")
+    book = address(BOOK_URL, getattr(config, "html_baseurl", ""))
+    config.html_baseurl = book and book.rstrip("/") + "/"
+    url = address(REPOSITORY_URL, options.get("repository_url")) or origin(project_root())
     if url:
         options.update(repository_url=url, use_repository_button=True)
         # Binder installs environment.yml; elsewhere (Colab) a notebook would not find the package.
@@ -80,20 +96,26 @@ def copy_mathjax(app: Sphinx) -> None:
 
 
 def copy_records(app: Sphinx) -> None:
-    """Copy recorded files to _figures/ and _tables/, and notebooks as stored to where pages offer them.
+    """Copy recorded files to _figures/ and _tables/, and notebooks, in plain words, to where pages offer them.
 
     What a record may hold is settled when it is staged.
     """
     out = Path(app.outdir)
+    numbers = {name: read(records(app) / name / "numbers.json") for name in notebook_names(app)}
+    repository = app.config.html_theme_options.get("repository_url") or ""
+    known = download.Known(
+        companion_claims.rows_of(records(app)), numbers, app.config.html_baseurl or "", repository
+    )
     for name in notebook_names(app):
         record = records(app) / name
         for kinds, target in ((("figures",), "_figures"), (("tables", "timed"), "_tables")):
             for kind in kinds:
                 if (record / kind).is_dir():
                     shutil.copytree(record / kind, out / target / name, dirs_exist_ok=True)
-        download = out / "_sources" / "notebooks" / f"{name}.ipynb"
-        if download.is_file():
-            shutil.copy(record / "source.ipynb", download)
+        offered = out / "_sources" / "notebooks" / f"{name}.ipynb"
+        if offered.is_file():
+            source = nbformat.read(record / "source.ipynb", as_version=4)
+            nbformat.write(download.plain(source, name, known), offered)
 
 
 def glued(node: nodes.Node) -> bool:
@@ -126,7 +148,16 @@ def finish(app: Sphinx, error: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> dict:
-    for module in (companion_figures, companion_claims, companion_faults, companion_runs):
+    modules = [
+        companion_figures,
+        companion_claims,
+        companion_faults,
+        companion_runs,
+        companion_cite,
+        companion_head,
+    ]
+    modules += [companion_gallery, companion_made, companion_scale, companion_slider]
+    for module in modules:
         module.setup(app)
     app.connect("config-inited", configure)
     app.connect("html-page-context", clean_scripts, priority=900)

@@ -8,27 +8,21 @@ import sys
 from pathlib import Path
 from typing import ClassVar
 
-import yaml
 from companion_data import (
-    AUTHORS,
-    PROJECT,
     Directive,
     folded,
     notebook_names,
     number,
     raw,
     read,
-    records,
     text,
 )
 from docutils import nodes
 from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
-from sphinx.errors import ExtensionError
 
 from ica.record.claims import ID
-from ica.record.outside import from_csv_cell, plain_text
-from ica.record.provenance import project_root
+from ica.record.outside import from_csv_cell
 
 DOWNLOADS = {
     "SVG": ".svg",
@@ -39,14 +33,6 @@ DOWNLOADS = {
     "Provenance (JSON)": ".json",
 }
 VARIANTS = {"only-light": ".svg", "only-dark": ".dark.svg"}
-TEX = {char: f"\\{char}" for char in "#%&_$"} | {
-    "{": r"\textbraceleft{}",  # BibTeX counts \{ as a brace
-    "}": r"\textbraceright{}",
-    "\\": r"\textbackslash{}",
-    "^": r"\textasciicircum{}",
-    "~": r"\textasciitilde{}",
-    "\n": " ",
-}
 csv.field_size_limit(sys.maxsize)  # an answer may be longer than the 131,072 characters of the default
 POINTS = re.compile(r'\b(width|height)="([\d.]+)pt"')
 
@@ -61,7 +47,7 @@ def visit_images(writer: object, node: recorded_images) -> None:
     images = []
     for image in node["images"]:
         given = {key: html.escape(str(value)) for key, value in image.items()}
-        shown = " ".join(f'{key}="{value}"' for key, value in given.items())
+        shown = " ".join(f'{key}="{value}"' for key, value in given.items()) + ' loading="lazy"'
         link = f'<a class="{given["class"]}" href="{given["src"]}" title="Open the figure alone">'
         images.append(f"{link}<img {shown}></a>")
     writer.body.append(f"<div>{''.join(images)}</div>")
@@ -78,55 +64,10 @@ def size(svg: Path) -> dict[str, int]:
     return {key: round(float(points) * 4 / 3) for key, points in POINTS.findall(head)}
 
 
-def tex(words: str) -> str:
-    """The text as a BibTeX field shows it, every character literal."""
-    return plain_text(words).translate(str.maketrans(TEX))
-
-
-def citation() -> dict:
-    """What CITATION.cff says of this project, where there is one."""
-    file = (project_root() or Path.cwd()) / "CITATION.cff"
-    known = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return {"title": PROJECT, "authors": [{"name": AUTHORS}]} | known
-
-
-def authors(cited: dict) -> str:
-    """The authors of CITATION.cff as a BibTeX field; one without a family name stays in one piece."""
-    names = []
-    for one in cited["authors"]:
-        if "family-names" in one:
-            family = " ".join(one[part] for part in ("name-particle", "family-names") if part in one)
-            names.append(tex(f"{family}, {one['given-names']}" if "given-names" in one else family))
-        else:
-            names.append(f"{{{tex(one['name'])}}}")
-    return " and ".join(names)
-
-
-def key(label: str, identifier: str) -> str:
-    """BibTeX key of a recorded figure (`fig`) or table (`tab`)."""
-    return f"ica-{label}-{identifier}"
-
-
-def bibtex(label: str, kind: str, about: dict, cited: dict) -> str:
-    """BibTeX entry of one figure or table: the authors and title of CITATION.cff, the version, the commit it was made at.
-
-    `url` and `doi` are there where CITATION.cff knows them.
-    """
-    run = about["provenance"]
-    commit = (run["commit"] or "none") + (" with local changes" if run["dirty"] else "")
-    version = run["versions"]["ica"]
-    note = f"{kind} {about['id']} of notebook {run['notebook']}, version {version}, commit {commit}"
-    fields = {
-        "author": authors(cited),
-        "title": f"{{{tex(about['title'])}}}",
-        "howpublished": tex(cited["title"]),
-        "year": run["started"][:4],
-        "note": tex(f"{note}, profile {run['profile']}"),
-    }
-    known = {"doi": cited.get("doi"), "url": cited.get("url") or cited.get("repository-code")}
-    fields |= {name: value for name, value in known.items() if value}
-    body = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
-    return f"@misc{{{key(label, about['id'])},\n{body}\n}}"
+def entry_of(kind: str, notebook: str, about: dict) -> nodes.literal_block:
+    """The place of a BibTeX entry, which `companion_cite` writes once the numbers of figures are known."""
+    # Shown whatever a title holds, also if that is no BibTeX to a highlighter.
+    return nodes.literal_block("", "", language="bibtex", force=True, entry=(kind, notebook, about))
 
 
 class Recorded(Directive):
@@ -186,8 +127,8 @@ class Recorded(Directive):
             raw('<li><a href="{url}" download>{label}</a></li>', url=url, label=label)
             for label, url in links.items()
         ]
-        page = f"{self.env.docname.rpartition('/')[2]}.html#{anchor}"
-        entry = bibtex(self.label, self.kind, about, citation())
+        base = self.config.html_baseurl
+        page = f"{self.env.docname if base else self.env.docname.rpartition('/')[2]}.html#{anchor}"
         return folded(
             "Cite or download",
             "cite",
@@ -197,11 +138,9 @@ class Recorded(Directive):
             raw(
                 '<p>Permalink: <a class="reference internal" href="#{anchor}">{page}</a></p>',
                 anchor=anchor,
-                page=page,
+                page=(base or "") + page,
             ),
-            nodes.literal_block(
-                "", entry, language="bibtex", force=True
-            ),  # whatever a title holds, it is shown
+            entry_of(self.kind.lower(), about["provenance"]["notebook"], about),
         )
 
 
@@ -274,23 +213,7 @@ class RecordedTable(Recorded):
         return [table, *self.box(anchor, about, links)]
 
 
-def check_keys(app: Sphinx) -> None:
-    """ExtensionError where two records would be cited by the same key."""
-    found: dict[str, str] = {}
-    for name in notebook_names(app):
-        for directive in (RecordedFigure, RecordedTable):
-            for folder in directive.folders:
-                for file in sorted((records(app) / name / folder).glob("*.json")):
-                    entry, place = key(directive.label, file.stem), f"{folder}/{file.stem} of {name}"
-                    if entry in found:
-                        raise ExtensionError(
-                            f"BibTeX key {entry} is of {found[entry]} and of {place}: rename one"
-                        )
-                    found[entry] = place
-
-
 def setup(app: Sphinx) -> None:
-    app.connect("builder-inited", check_keys)
     others = {name: (skip, None) for name in ("latex", "text", "man", "texinfo")}
     app.add_node(recorded_images, html=(visit_images, None), **others)
     app.add_directive("recorded-figure", RecordedFigure)

@@ -13,16 +13,20 @@ def _fields(values: dict[str, str]) -> nodes.field_list:
     return found
 
 
-def _duration(seconds: float | None) -> str:
+def duration(seconds: float | None) -> str:
+    """A time as a reader takes it in."""
     if seconds is None:
         return "unknown"
-    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _hardware(hardware: dict) -> str:
-    memory = f"{hardware['memory_gib']} GiB memory" if hardware["memory_gib"] else "memory unknown"
-    gpus = ", ".join(hardware["gpus"]) or "no GPU"
-    return f"{hardware['cpu']}; {hardware['cores']} cores; {memory}; {gpus}"
+def hardware(found: dict) -> str:
+    """Processor, cores, memory and GPUs of a run, in words."""
+    memory = f"{found['memory_gib']} GiB memory" if found["memory_gib"] else "memory unknown"
+    gpus = ", ".join(found["gpus"]) or "no GPU"
+    return f"{found['cpu']}; {found['cores']} cores; {memory}; {gpus}"
 
 
 class RunParameters(Directive):
@@ -55,11 +59,11 @@ class RunRecord(Directive):
             "Parameters": ", ".join(f"{key} = {value!r}" for key, value in run["parameters"].items())
             or "none",
             "Seeds": ", ".join(map(str, run["seeds"])) or "none",
-            "Wall time": _duration(page["seconds"]),
+            "Wall time": duration(page["seconds"]),
             "Started": run["started"],
             "Commit": commit,
             "Versions": ", ".join(f"{name} {version}" for name, version in versions.items() if version),
-            "Hardware": _hardware(run["hardware"]),
+            "Hardware": hardware(run["hardware"]),
             "Platform": run["platform"],
             "Threads": ", ".join(f"{name} {value}" for name, value in run["threads"].items()),
         }

@@ -1,6 +1,6 @@
 """`make book`: check the settings, run Snakemake, show progress, publish the finished site.
 
-`make stored` and `make ladder` are other targets of the same. Snakemake's own messages go to build/<profile>/status/snakemake.log;
+`make stored` and `make ladder` are other targets of the same, and with CLUSTER `make sweep` and `make paper-llm`. Snakemake's own messages go to build/<profile>/status/snakemake.log;
 the screen gets one line for each finished notebook and, where something fails, the report of it last. Only a complete site
 reaches build/book. A build holds the lock of its folder; whatever ends it, nothing that it started goes on.
 """
@@ -15,14 +15,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
-from ica.build import jobs, mend, notebooks, stored
+from ica.build import cluster, jobs, mend, notebooks, peaks, stored
 from ica.build.lock import alone
 from ica.build.progress import Progress, failures
-from ica.build.settings import TARGETS, Settings
+from ica.build.settings import PAPER, TARGETS, Settings
 from ica.build.site import replace
 from ica.build.stage import state
 from ica.record.outside import plain_text
@@ -67,6 +68,8 @@ def _prepare(root: Path, settings: Settings) -> Path:
     out = root / settings.out
     jobs.sweep(jobs.FOLDER, str(root / "build"))  # of a killed build, what could not see that
     status = out / "status"
+    if status.is_dir():
+        peaks.gather(out)
     for old in (status, *out.glob(".*-*")):  # the latter: scratch folders of a build that was killed
         shutil.rmtree(old, ignore_errors=True)
     status.mkdir(parents=True)
@@ -81,7 +84,8 @@ def _snakemake(root: Path, settings: Settings, cores: int, flags: list[str]) -> 
     # --cores counts here, --jobs where SNAKEMAKE_FLAGS names a cluster
     command = [sys.executable, "-m", "ica.build.engine", "--cores", count, "--jobs", count, *FLAGS, *flags]
     command += ["--config", f"profile={settings.profile}", "--", settings.target]
-    progress, mended = Progress(status, settings.build, log), status / MENDED
+    far = "--profile" in flags
+    progress, mended = Progress(status, settings.build, log, far), status / MENDED
     with log.open("w", encoding="utf-8") as sink:
         engine = subprocess.Popen(
             command,
@@ -101,7 +105,12 @@ def _snakemake(root: Path, settings: Settings, cores: int, flags: list[str]) -> 
                 time.sleep(0.25)
         except BaseException:
             progress.clear()
-            jobs.end_tree(psutil.Process(engine.pid))
+            if far:  # so that Snakemake tells the cluster to end its jobs
+                engine.send_signal(signal.SIGINT)
+                with suppress(subprocess.TimeoutExpired):
+                    engine.wait(jobs.GRACE)
+            if engine.poll() is None:
+                jobs.end_tree(psutil.Process(engine.pid))
             engine.wait()
             raise
         finally:
@@ -147,7 +156,8 @@ def build(root: Path, settings: Settings, cores: int = 2, flags: tuple[str, ...]
         print(plain_text(report), file=sys.stderr, flush=True)
         return 1
     if settings.target != "all":
-        print(stored.accept(root / "results"))
+        if stored.files(root / "results"):  # none where OUT leads elsewhere
+            print(stored.accept(root / "results"))
         return 0
     print(publish(root, settings))
     return 0
@@ -190,6 +200,7 @@ def _settings(options: argparse.Namespace, root: Path) -> Settings:
         runs=tuple(options.runs.split()),
         threads=_number("THREADS", options.threads),
         models=tuple(options.models.split()),
+        words={name: os.environ.get(name, "") for name in PAPER} if options.target == "paper_llm" else {},
     )
     notebooks.overrides(root, settings.profile, parameters)
     jobs.limit()
@@ -204,6 +215,9 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--items", default="", help="folder of the official BBQ, as parameter `items`")
     parser.add_argument("--jobs", default="2", help="notebooks run at once")
     parser.add_argument("--flags", default="", help="more options for Snakemake")
+    parser.add_argument(
+        "--cluster", default="", help="profile of workflow/profiles that sends jobs elsewhere"
+    )
     parser.add_argument("--limit", default="", help="minutes that a job may take (0: any time)")
     parser.add_argument("--target", default="all", choices=TARGETS, help="all: the book")
     parser.add_argument("--scale", default="paper", help="of the training runs to store")
@@ -235,13 +249,13 @@ def once(root: Path, arguments: list[str] | None = None) -> int:
         ValueError: a setting that is not accepted, or a stored result that is not as it was stored; nothing was run then.
     """
     options, settings = _arguments(arguments), asked(root, arguments)
-    return build(root, settings, _number("JOBS", options.jobs), _flags(options.flags))
+    return build(root, settings, _number("JOBS", options.jobs), _all_flags(root, options))
 
 
 def asked(root: Path, arguments: list[str] | None = None) -> Settings:
     """The settings that the arguments mean, all of them checked; ValueError naming the first that is not accepted."""
     options = _arguments(arguments)
-    _number("JOBS", options.jobs), _flags(options.flags)
+    _number("JOBS", options.jobs), _all_flags(root, options)
     return _settings(options, root)
 
 
@@ -267,6 +281,11 @@ def locked(root: Path, what: str, work: Callable[[], int], removes: bool = False
     return 1
 
 
+def _all_flags(root: Path, options: argparse.Namespace) -> tuple[str, ...]:
+    """Those of the cluster, then the user's, which prevail; ValueError as `cluster.flags` and `_flags` say."""
+    return cluster.flags(root, options.cluster.strip()) + _flags(options.flags)
+
+
 def _flags(text: str) -> tuple[str, ...]:
     """The user's options for Snakemake; ValueError where the text cannot be split into words."""
     try:
@@ -290,7 +309,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         root = here()
         asked(root, arguments)  # before anything is touched: a mistake leaves not even a folder
-        name = {"all": "book"}.get(options.target, options.target)
+        name = {"all": "book"}.get(options.target, options.target.replace("_", "-"))
         code = locked(root, f"make {name}", lambda: once(root, arguments))
     except (ValueError, OSError) as error:
         print(plain_text(str(error)), file=sys.stderr)

@@ -4,6 +4,7 @@ Its jobs see in turn that their parent is gone (`ica.build.jobs`), so of a kille
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -20,6 +21,9 @@ def main() -> None:
     # The home folder may be read-only. Models of the hub stay where the user's other programs find them.
     os.environ.setdefault(HUB, str(Path(os.environ.get(CACHE) or "~/.cache").expanduser() / "huggingface"))
     os.environ[CACHE] = os.path.join(os.environ[jobs.FOLDER], ".cache")
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # also where a shell had it ignored: `book` asks by it for an end
     from snakemake import cli  # reads the environment as it loads
 
     cli.main(sys.argv[1:])

@@ -2,16 +2,21 @@
 
 Everything that the workflow starts runs its work through `run`, also when a reader starts it by hand. So an error of a user is one
 line, any other a report; a job ends when the build that started it is gone, or when its time is up; and the status file
-says which build it speaks for.
+says which build it speaks for, on which machine, and by its time that the job goes on.
 """
 
+import json
 import os
+import re
+import resource
 import signal
+import socket
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -36,6 +41,7 @@ MINUTES = {"ci": 120.0}  # by profile, for the jobs of a build
 LONG = 2880.0
 GRACE = 20.0  # seconds that a job has to end by itself
 POLL = 0.5
+BEAT = 5.0  # seconds after which a status file is touched again
 MOST = 256  # threads
 Tell = Callable[[str], None]
 
@@ -78,13 +84,14 @@ def run(work: Callable[[Tell], None], name: str, status: Path | None = None) -> 
     Args:
         work: is called with a function that takes the progress to tell, as in "3/10".
         name: what failed, for the report, as in "Training run base".
-        status: a JSON file that says how far the job is: build, state (running, done, failed), started, seconds, progress, report.
+        status: a JSON file that says how far the job is: build, job (its name), state (running, done, failed), started, host, begun (how often, of
+            this build), progress; at the end seconds, peak (MiB), report. It is touched every 5 s.
     """
-    said, guard = _Status(status), None
+    said, guard = _Status(status, name), None
     code, report = 0, ""
     end_by_exception()
     try:
-        guard = _Guard(name, limit())
+        guard = _Guard(name, limit(), said.beat)
         said.write("running")
         guard.start()
         work(lambda progress: said.write("running", progress=progress))
@@ -173,29 +180,61 @@ def follow(gone: Callable[[], bool], act: Callable[[], None]) -> threading.Threa
     return thread
 
 
+def peak() -> int:
+    """MiB that this process held at most (resident), and the largest that it waited for added to it.
+
+    Linux counts to a child what its parent held as it was made, so a child is told apart only where it held more than this process.
+    """
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    own, child = (
+        resource.getrusage(who).ru_maxrss / unit for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    with suppress(OSError, AttributeError):  # other systems have no such file
+        lines = Path("/proc/self/status").read_text(encoding="utf-8")
+        own = int(re.search(r"VmHWM:\s+(\d+) kB", lines)[1]) / 1024  # without what the parent held
+    return round(own + (child if child > own else 0))
+
+
 class _Status:
     """The status file of a job, if it has one."""
 
-    def __init__(self, path: Path | None) -> None:
-        self.path, self.started = path, time.time()
+    def __init__(self, path: Path | None, name: str) -> None:
+        self.path, self.name, self.started = path, name, time.time()
         self.lock, self.ended = threading.Lock(), False
+        self.build, self.host = os.environ.get(BUILD, ""), socket.gethostname()
+        self.begun = self._earlier() + 1
+
+    def _earlier(self) -> int:
+        """How often this build has begun the job before: a scheduler does where a machine went away."""
+        try:
+            found = json.loads(self.path.read_text(encoding="utf-8")) if self.path else {}
+            return found.get("begun", 0) if found.get("build") == self.build else 0
+        except (OSError, ValueError, AttributeError):
+            return 0
+
+    def beat(self) -> None:
+        """Touch the file: who looks from another machine sees that the job goes on."""
+        with self.lock, suppress(OSError):  # removed, or its disk is away: the next may succeed
+            if self.path is not None and not self.ended:
+                os.utime(self.path)
 
     def write(self, state: str, **more: str) -> None:
         with self.lock:
             if self.path is None or self.ended:
                 return
             self.ended = state != "running"
-            seconds = {"seconds": time.time() - self.started} if self.ended else {}
-            content = {"build": os.environ.get(BUILD, ""), "state": state, "started": self.started}
-            write_json(self.path, content | seconds | more)
+            end = {"seconds": time.time() - self.started, "peak": peak()} if self.ended else {}
+            content = {"build": self.build, "job": self.name, "state": state, "started": self.started}
+            write_json(self.path, content | {"host": self.host, "begun": self.begun} | end | more)
 
 
 class _Guard:
     """Ends the job when the process that started it is gone, or its time is up."""
 
-    def __init__(self, name: str, minutes: float) -> None:
+    def __init__(self, name: str, minutes: float, beat: Callable[[], None]) -> None:
         self.name, self.minutes, self.late = name, minutes, ""
         self.parent, self.begun = os.getppid(), time.monotonic()
+        self.beat, self.last = beat, self.begun
         given, root = os.environ.get(FOLDER), project_root()
         if given:
             self.lock = share(Path(given))
@@ -206,6 +245,9 @@ class _Guard:
         follow(self._over, self._end)
 
     def _over(self) -> bool:
+        if time.monotonic() - self.last > BEAT:
+            self.last = time.monotonic()
+            self.beat()
         if time.monotonic() - self.begun > 60 * self.minutes:
             self.late = (
                 f"{self.name} took longer than {self.minutes:g} min and was ended; "

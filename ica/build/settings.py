@@ -12,7 +12,9 @@ from ica.build import notebooks
 from ica.build.jobs import MOST
 from ica.record.provenance import write_json
 
-TARGETS = ("all", "stored", "ladder")
+TARGETS = ("all", "stored", "ladder", "sweep", "paper_llm")
+# What `make paper-llm` takes; `make` hands it on by the environment.
+PAPER = ("MODEL", "BBQ", "ITEMS", "DEVICE", "DTYPE", "TEMPLATE", "ATTACKS", "TOKENS", "PLACES", "OUT")
 
 
 @dataclass(frozen=True)
@@ -23,9 +25,11 @@ class Settings:
         build: its id.
         profile: one of `notebooks.PROFILES`.
         parameters: values by name that notebooks take in place of their own.
-        target: "all" (the book), "stored" (training runs of a scale) or "ladder" (language models).
+        target: "all" (the book), "stored" (training runs of a scale), "sweep" (likewise, with many seeds), "ladder" (language
+            models) or "paper_llm" (the paper's protocol for one model).
         stored, runs, threads: the scale, the names of its runs (none: all), and threads for each.
         models: names of the ladder (none: all).
+        words: those of `make paper-llm`, by name.
     """
 
     build: str = ""
@@ -36,6 +40,7 @@ class Settings:
     runs: tuple[str, ...] = ()
     threads: int = 1
     models: tuple[str, ...] = ()
+    words: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
         if self.profile not in notebooks.PROFILES:

@@ -23,9 +23,11 @@ from ica.build.mend import remove
 from ica.build.stage import stage, state
 from ica.record import seals
 from ica.record.outside import plain_text
-from ica.record.provenance import project_root
+from ica.record.provenance import git, project_root
 
 REPOSITORY_URL = "ICA_REPOSITORY_URL"
+BOOK_URL = "ICA_BOOK_URL"
+HOSTS = ("github.com", "gitlab.com")  # whose repositories Binder opens
 SEAL = "html.seal.json"  # beside the built pages
 
 
@@ -48,7 +50,19 @@ def registry_digest(root: Path, runs: Mapping[str, str]) -> str:
 
 def source_digest(root: Path, runs: Mapping[str, str]) -> str:
     """Digest of what the site depends on: prose, notebooks, configuration, claims, the commit it names."""
-    names = ("_config.yml", "_toc.yml", "ica/build/stage.py", "ica/build/site.py", "ica/record/outside.py")
+    names = (
+        "Snakefile",
+        "results/SHA256.json",
+        "_config.yml",
+        "_toc.yml",
+        "CITATION.cff",
+        "ica/build/download.py",
+        "ica/build/graph.py",
+        "ica/build/stage.py",
+        "ica/build/stored.py",
+        "ica/build/site.py",
+        "ica/record/outside.py",
+    )
     files = [root / name for name in names] + [*root.glob("book/**/*"), *root.glob("notebooks/*.ipynb")]
     return _files_digest(
         root,
@@ -56,8 +70,19 @@ def source_digest(root: Path, runs: Mapping[str, str]) -> str:
         registry_digest(root, runs),
         state(root),
         os.environ.get(REPOSITORY_URL),
+        os.environ.get(BOOK_URL),
+        origin(root),
         [asdict(fault) for fault in faults.read(root)],
     )
+
+
+def origin(root: Path | None) -> str:
+    """Address of the repository that the checkout was cloned from, if it is a public host's; else nothing."""
+    found = re.fullmatch(
+        r"(?:https://|ssh://git@|git@)(?:[^@/]+@)?([\w.-]+)[:/](.+?)(?:\.git)?/?",
+        git(root, "remote", "get-url", "origin") or "",
+    )
+    return f"https://{found[1]}/{found[2]}" if found and found[1] in HOSTS else ""
 
 
 class _Text(html.parser.HTMLParser):

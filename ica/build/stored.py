@@ -4,6 +4,7 @@
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -43,6 +44,42 @@ def check(root: Path) -> None:
             + "\n`git checkout -- results` restores them; `.venv/bin/python -m ica.build.stored --accept` takes what is "
             "there as it is. To make one anew: remove it, accept that, then `make stored` or `make ladder`."
         )
+
+
+def seconds(content: dict) -> float | None:
+    """What a stored result took, in s; None where it does not say.
+
+    Of answers of a language model: when they were computed. Of a run that was stopped and went on: all its steps at the time of one.
+    """
+    steps = content.get("config", {}).get("steps", 0)
+    runs = [content, *content.get("shards", [])]
+    found = [one["provenance"] for one in runs if "provenance" in one]
+    took = [
+        max((one.get("calls") or one)["seconds"], (one.get("seconds_per_update") or 0) * steps)
+        for one in found
+    ]
+    return sum(took) if took else None
+
+
+def summary(folder: Path) -> list[dict]:
+    """Of each folder of stored results: its name, files, size in bytes, time in s, longest time of a file in s, processors."""
+    found = []
+    for place in sorted({path.parent for path in files(folder)}):
+        own = [path for path in files(folder) if path.parent == place]
+        contents = [json.loads(path.read_text(encoding="utf-8")) for path in own if path.suffix == ".json"]
+        took = [time for time in map(seconds, contents) if time is not None]
+        runs = [run for one in contents for run in [one, *one.get("shards", [])] if "provenance" in run]
+        found.append(
+            {
+                "name": place.relative_to(folder).as_posix(),
+                "files": len(own),
+                "bytes": sum(path.stat().st_size for path in own),
+                "seconds": sum(took),
+                "longest": max(took, default=0.0),
+                "processors": sorted({run["provenance"]["hardware"]["cpu"] for run in runs}),
+            }
+        )
+    return found
 
 
 def main(arguments: list[str] | None = None) -> int:

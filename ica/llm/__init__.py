@@ -1,3 +1,3 @@
-"""Part III, language models. Read `model` and `bbq`, then `protocol`, `analysis`, `jailbreak`, `paper`; each
+"""Part III, language models. Read `model` and `bbq`, then `protocol`, `analysis`, `jailbreak`, `paper`, `taught`; each
 imports only from those before it.
 """

@@ -26,6 +26,9 @@ from ica.record.criteria import (
 )
 
 REGISTRY = Path(__file__).with_name("registry")
+LOADER = getattr(
+    yaml, "CSafeLoader", yaml.SafeLoader
+)  # the one in C, where it is there, takes a tenth of the time
 PARTS = ("theory", "synthetic", "llm")
 BASES = ("as stated", "as released", "analogue", "beyond the paper")
 UNITS = ("seeds", "prompts", "items", "categories", "models", "simulations")
@@ -259,7 +262,7 @@ def load(paths: list[Path] | None = None) -> dict[str, Claim]:
     registry: dict[str, Claim] = {}
     found = [path for part in PARTS for path in sorted(REGISTRY.glob(f"{part}/*.yml"))]
     for path in map(Path, found if paths is None else paths):
-        entries = yaml.safe_load(path.read_text(encoding="utf-8")) or []
+        entries = yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER) or []
         if not isinstance(entries, list):
             raise ValueError(f"{path.name}: must hold a list of claims, got {type(entries).__name__}")
         for index, entry in enumerate(entries):

@@ -9,8 +9,7 @@ All else is open.
 import math
 from dataclasses import dataclass
 
-from scipy.optimize import brentq
-from scipy.stats import norm
+import scipy  # loads a part where it is used first
 
 SUPPORTED, CONTRADICTED, NEGLIGIBLE, OPEN = "supported", "contradicted", "negligible", "open"
 MIXED, SINGLE, UNTESTABLE = "mixed", "single run", "not testable here"
@@ -18,24 +17,24 @@ VERDICTS = (SUPPORTED, CONTRADICTED, NEGLIGIBLE, MIXED, OPEN, SINGLE, UNTESTABLE
 BOUNDS, EFFECTS = ("<=", ">=", "within"), ("above", "below", "differs")
 SCALES = ("difference", "ratio")
 LEVEL = 0.95
-QUANTILE = float(norm.ppf((1 + LEVEL) / 2))
+QUANTILE = float(scipy.special.ndtri((1 + LEVEL) / 2))
 POWER = 0.8
 # Half-widths of the interval, from a bound to where the bound is passed with that power.
-REACH = 1 + float(norm.ppf(POWER)) / QUANTILE
+REACH = 1 + float(scipy.special.ndtri(POWER)) / QUANTILE
 
 
 def _within(low: float, high: float, half: float) -> tuple[float, float] | None:
     """Ends of the true values that intervals of this half-width put between two bounds with power `POWER`; None: none."""
-    error = half / QUANTILE
+    error, ndtr = half / QUANTILE, scipy.special.ndtr
 
     def excess(true: float) -> float:
-        return norm.cdf((high - half - true) / error) - norm.cdf((low + half - true) / error) - POWER
+        return ndtr((high - half - true) / error) - ndtr((low + half - true) / error) - POWER
 
     if half == 0:
         return low, high
     if excess((low + high) / 2) < 0:
         return None
-    end = brentq(excess, (low + high) / 2, high)
+    end = scipy.optimize.brentq(excess, (low + high) / 2, high)
     return low + high - end, end
 
 
@@ -99,7 +98,7 @@ class Criterion:
             points = [math.log(max(point, 1e-300)) for point in points]
         value, lo, hi, end = points
         error = (value - lo if value > end else hi - value) / QUANTILE
-        return float(norm.sf((value - end) / error)) if error > 0 else float(value <= end)
+        return float(scipy.special.ndtr((end - value) / error)) if error > 0 else float(value <= end)
 
     def p_value(self, value: float, interval: tuple[float, float]) -> float:
         """Two-sided p of the decision that lies nearest: twice the least p of the one-sided tests at the region's ends.

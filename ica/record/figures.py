@@ -16,7 +16,6 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import seaborn
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection, QuadMesh
@@ -168,6 +167,8 @@ def heatmap(
     if limit is not None and not 0 < limit < math.inf:
         raise ValueError(f"limit must be a finite number above 0 or None, got {limit!r}")
     largest = limit if limit is not None else (np.abs(values).max(initial=0) or 1.0)
+    import seaborn  # half a second, which most pages need not wait
+
     seaborn.heatmap(
         values,
         mask=values == 0,
@@ -286,6 +287,8 @@ def _drawings(fig: Figure, fields: dict, commit: str) -> dict[str, str | bytes]:
     """The figure in all formats, suffix -> content; ValueError for texts or parts that `save` refuses."""
     with texts.watched() as drawn:
         svg = _render(fig, "svg", fields).decode()
+    with mpl.rc_context({"figure.constrained_layout.use": False}):
+        fig.set_layout_engine(None)  # laid out once: the other formats are drawn at the same places
     _check_text(fig)
     if wrong := texts.faults(fig, drawn):
         raise ValueError(

@@ -165,6 +165,7 @@ ACCEPTED: dict[str, dict[str, Rule]] = {
     | {"jacobian_prompts": whole(2, 256), "steps": whole(1, 10**5)}
     | SEEDED,
     "critics": SCALE | {"prompts": whole(2, 256), "rounds": whole(1, 1000)} | SEEDED,
+    "taught": MODEL | {"steps": whole(4, 1000)} | SEEDED,
     "llm_bbq": MODEL | ITEMS,
     "llm_selfcheck": MODEL | ITEMS | {"simulations": whole(1, 10**6)},
     "llm_drivers": MODEL | ITEMS,

@@ -149,7 +149,7 @@ def test_messages_say_what_is_accepted(name, value, message):
         ("scale=cii", "SET: parameter scale of notebook panel_a must be one of ci, paper, got 'cii'"),
         ("pace=1.5", "SET: parameter pace of notebook several_queries must be a number above 0 and below 1, got 1.5"),
         ("model_seeds=[1,1]", "must be a list of 2 to 100 different whole numbers of 0 to 1000000, got [1, 1]"),
-        ("model=", "SET: parameter model of notebook llm_bbq must be a name or a path"),
+        ("model=", "SET: parameter model of notebook taught must be a name or a path"),
         ({"model": "\ud800"}, "must be a name or a path"),
         ({"model": 3}, "must be a name or a path, of at most 4096 characters, got 3"),
     ],

@@ -26,10 +26,10 @@ GLUE = "application/papermill.record/text/plain"
 @pytest.fixture
 def extension(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "book/_ext"))
+    import companion_bibtex
     import companion_data
-    import companion_figures
 
-    return companion_data, companion_figures
+    return companion_data, companion_bibtex
 
 
 # The built pages
@@ -129,8 +129,8 @@ def test_html_holds_values_as_text(extension):
     "Its BibTeX entry shows them literally, and its braces pair",
 )
 def test_bibtex_fields_are_text(extension):
-    _, drawn = extension
-    assert drawn.tex(r"\input{x} $y$ 5% #1 a_b ^ ~ }") == (
+    _, bibtex = extension
+    assert bibtex.tex(r"\input{x} $y$ 5% #1 a_b ^ ~ }") == (
         r"\textbackslash{}input\textbraceleft{}x\textbraceright{} \$y\$ 5\% \#1 a\_b "
         r"\textasciicircum{} \textasciitilde{} \textbraceright{}"
     )

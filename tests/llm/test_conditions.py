@@ -369,7 +369,8 @@ def test_calibration_is_empty_where_it_cannot_be():
 
 def test_the_table_of_self_checks_says_what_each_model_does():
     table = selfcheck.accuracy_table([of(records(4, 0, 0))])
-    (row,) = table.to_dict("records")
+    row, *kinds = table.to_dict("records")
+    assert sum(one["items"] for one in kinds) == row["items"]
     first = effects.firsts(of(records(4, 0, 0)))
     assert row["agreement"] == pytest.approx((first["verdict"] == first["right"]).mean())
     assert row["called wrong"] == pytest.approx(1 - first["verdict"].mean()) and row["items"] == len(first)

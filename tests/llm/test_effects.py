@@ -1,4 +1,4 @@
-"""Agreement of two evaluations, changed answers, differences by kind of item, and names beside points."""
+"""Agreement of two evaluations, differences by kind of item, and names beside points."""
 
 import copy
 
@@ -46,18 +46,6 @@ def test_other_models_and_other_items_are_not_compared():
     assert "No item" in effects.agreement(reading("live", "a", [record("two")]), stored)
     with pytest.raises(ValueError, match="make ladder MODELS=gemma"):
         effects.named(stored, "gemma")
-
-
-def test_changed_answers_count_an_item_once():
-    rows = [
-        (model, id, answer, int(answer == "second" and id == "1" and model == "a"))
-        for model in "ab"
-        for id in "1234"
-        for answer in ("first", "again", "second")
-    ]
-    found = effects.changed(pd.DataFrame(rows, columns=["model", "id", "answer", "chosen"]))
-    assert found["value"] == 0.125 and found["n"] == {"items": 4, "models": 2}
-    assert found["interval"][0] < 0.125 < found["interval"][1]
 
 
 def test_small_p_values_are_no_zero():

@@ -153,6 +153,25 @@ def test_permutations_agree_with_all_permutations():
     assert correlation.permutation_p(x[0], np.ones(6), 200, np.random.default_rng(1)) == 1
 
 
+def test_correlations_agree_with_scipy():
+    """Without noise of items, the interval is Fisher's; p is that of all permutations."""
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=7)
+    y = x + 0.4 * rng.normal(size=7)
+    theirs = stats.pearsonr(x, y)
+    estimate, lo, hi = (float(v) for v in correlation.corrected(x, y, np.zeros(3), 999, rng))
+    assert (estimate, lo, hi) == pytest.approx((theirs.statistic, *theirs.confidence_interval(0.95)))
+    exact = stats.permutation_test(
+        (y,), lambda v: stats.pearsonr(x, v).statistic, permutation_type="pairings", n_resamples=np.inf
+    )
+    assert correlation.permutation_p(x, y, 9999, rng) == pytest.approx(exact.pvalue, abs=0.006)
+    strata, items = np.repeat(np.arange(7), 6), np.tile([-1.0, 1, -1, 1, -1, 1], 7)
+    own = correlation.correlation_over_categories(
+        x[strata] + items, y[strata] + np.roll(items, 1), strata, draws=200
+    )
+    assert own.estimate == pytest.approx(theirs.statistic)
+
+
 def critic_run(seed: int, effect: float) -> dict[str, bool]:
     """One simulated model: first answers, answers under a critic that adds `effect` to accuracy, log-probabilities."""
     strata, chance, rng = simulated(seed)

@@ -7,14 +7,19 @@ import copy
 import csv
 import io
 import json
+import re
+import shutil
+from pathlib import Path
 
 import pytest
+import small_project
 import torch
 from small_language_model import network, tokenizer
 
 from ica.build import jobs
+from ica.build.settings import Settings
 from ica.llm.model import load as loading
-from ica.llm.paper import bias, checkpoint, results, run, summary, texts
+from ica.llm.paper import bias, checkpoint, parts, results, run, summary, texts
 from ica.llm.paper.settings import Asked
 
 PROMPTS = [
@@ -63,7 +68,7 @@ def words(folders, out, **given: str) -> argparse.Namespace:
     every = dict.fromkeys([*(name.lower() for name in run.WORDS), "threads"], "")
     every |= {"model": str(folders / "llama"), "bbq": str(folders / "bbq"), "items": "4", "tokens": "6 8 4 5"}
     every |= {"threads": "1", "places": "512", "out": str(out)} | given
-    return argparse.Namespace(**every, status=None)
+    return argparse.Namespace(**{"asked": None, "part": "", "done": None} | every, status=None)
 
 
 @pytest.fixture
@@ -126,6 +131,71 @@ def test_a_llama_is_asked_whole_and_goes_on_where_it_was_stopped(go, whole, tmp_
     assert numbers(go(tmp_path / "b")) == numbers(whole)
     kept = [key for found in done for key in found]
     assert len(kept) == len(set(kept)), "nothing is asked twice"
+
+
+def test_a_run_in_parts_has_the_numbers_of_a_whole_one(go, folders, whole, tmp_path, monkeypatch):
+    out, kept = tmp_path / "c", []
+    for part in range(1, parts.PARTS + 1):
+        options = words(folders, out, part=str(part), done=tmp_path / f"{part}.json")
+        run._work(options, lambda text: None)
+        file = Path(json.loads(options.done.read_text())["result"])
+        kept.append(len(file.read_text().splitlines()))
+    assert not list(out.glob("*.json")) and len([count for count in kept if count]) == 6
+    asked = []
+    for name in ("group", "Asker"):
+        real = getattr(bias, name)
+        monkeypatch.setattr(
+            bias, name, lambda *a, real=real, name=name, **k: asked.append(name) or real(*a, **k)
+        )
+    assert numbers(go(out)) == numbers(whole[0])
+    assert "group" not in asked, "every group was there"
+    (file,) = out.rglob("part-2.jsonl")
+    lost = file.read_text().splitlines()
+    file.unlink()
+    (whole_run,) = out.rglob("records.jsonl")
+    whole_run.unlink()
+    assert numbers(go(out)) == numbers(whole[0]) and asked.count("group") == 1 and lost, (
+        "what is missing is asked"
+    )
+    for text in ("0", "13", "x", "-1"):
+        with pytest.raises(ValueError, match="--part must be a whole number of 1 to 12"):
+            go(out, part=text)
+
+
+def test_the_words_of_a_spread_run_come_from_its_settings(tmp_path):
+    given = {"MODEL": "$(x) 'y'", "DEVICE": "cuda:1", "PLACES": ""}
+    file = Settings(target="paper_llm", words=given).write(tmp_path)
+    assert parts.settled(parts.words(file)) == {**given, "PLACES": "8192"}
+    assert parts.settled({"PLACES": "512"}) == {"PLACES": "512"}
+    one, other = (parts.Spread(words, 1) for words in (given, given | {"ITEMS": "4"}))
+    assert one.gpus == 1 and parts.Spread({}, 1).gpus == 0
+    assert one.id != other.id and one.id != parts.Spread(given, 2).id and one.gone()
+
+
+@pytest.mark.slow
+def test_make_spreads_a_run_over_a_cluster(folders, whole, tmp_path):
+    """The same workflow as on a cluster, with an executor that runs the jobs here."""
+    project = small_project.write(tmp_path / "project")
+    for name in ("ica", "workflow"):
+        left_out = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(small_project.ROOT / name, project / name, ignore=left_out, dirs_exist_ok=True)
+    file = project / "ica/llm/paper/parts.py"
+    file.write_text(re.sub(r"^PARTS = .*", "PARTS = 3", file.read_text(), flags=re.MULTILINE))
+    (project / "workflow/profiles/here").mkdir()
+    (project / "workflow/profiles/here/config.yaml").write_text("executor: local\n")
+    given = words(folders, tmp_path / "out")
+    told = [f"{name}={getattr(given, name.lower())}" for name in run.WORDS if getattr(given, name.lower())]
+    asked = ["paper-llm", "CLUSTER=here", "JOBS=2", *told, "PLACES=512", f"OUT={tmp_path / 'out'}"]
+    done = small_project.run_make(project, *asked, PYTHONPATH=str(project))
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"^\[4/4\] paper-llm-result ", done.stdout.replace("  [", "["), re.MULTILINE), (
+        done.stdout
+    )
+    assert numbers(results.read(tmp_path / "out" / "llama.json")) == numbers(whole[0])
+    again = small_project.run_make(project, *asked, PYTHONPATH=str(project))
+    assert again.returncode == 0 and "paper-llm-" not in again.stdout
+    wrong = small_project.run_make(project, *asked, "DTYPE=int8", PYTHONPATH=str(project))
+    assert wrong.returncode != 0 and "DTYPE" in wrong.stdout and "Traceback" not in wrong.stdout
 
 
 def test_a_vicuna_by_the_name_of_its_template_keeps_no_text_of_attacks(go, folders, tmp_path, monkeypatch):

@@ -17,7 +17,6 @@ from ica.llm.model.engine import Engine
 from ica.llm.model.scoring import plain_log_probabilities
 from ica.llm.protocol import blocks, measure, prompts, readings, results
 from ica.llm.protocol.measure import read_shard
-from ica.llm.protocol.released import parsed
 from ica.llm.protocol.shards import BLOCKS, Shard, ranked, shards
 
 torch.set_num_threads(1)
@@ -163,7 +162,7 @@ def test_a_killed_shard_goes_on_and_ends_the_same(tmp_path):
     engine = Engine(MODEL, CallCache(tmp_path / "cut"))
     assert read_shard(engine, shard, many) == whole
     assert 0 < engine.computed < engine.asked
-    blocks = {"core", "triplets", "rounds", "forms", "bare", "released"}
+    blocks = {"core", "triplets", "rounds", "forms", "bare", "released", "review"}
     assert blocks <= set(whole[0]) and not blocks & set(whole[-1]) - {"core"}
 
 
@@ -217,23 +216,3 @@ def test_counts_that_cannot_be_are_refused():
         Shard("live", "smollm2", "bbq", "Age", {"core": 1})
     with pytest.raises(ValueError, match="model must be one of"):
         shards("ladder", "another")
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("(b).", 1),
-        ("the fox, I think", 2),
-        ("A. It says so", 0),
-        ("Cat. The text says that the dog ran", 0),
-        ("nobody can tell", -1),
-        ("", -1),
-        ("the red fox", 2),
-    ],
-)
-def test_answers_name_an_option_or_none(text, expected):
-    assert parsed(text, ("The cat", "The dog", "fox")) == expected
-
-
-def test_of_two_options_one_of_which_begins_the_other_the_longer_is_meant():
-    assert parsed("the old man with a hat", ("The old man", "The old man with a hat", "Unknown")) == 1

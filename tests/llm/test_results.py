@@ -77,7 +77,7 @@ def changed(whole: dict, path: str, value: object) -> dict:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("schema", 9, "has format 9; accepted: 2"),
+        ("schema", 9, "has format 9; accepted: 3"),
         ("schema", [9], r"has format \[9\]"),
         ("id", "0" * 12, "is of shard 000000000000, not of"),
         ("category", None, "record 1 is of category Age, not None"),

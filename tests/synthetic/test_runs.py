@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ica.synthetic.analysis import panels
+from ica.synthetic.analysis import controls, panels
 from ica.synthetic.task.config import RunConfig
 from ica.synthetic.task.data import Critic
 from ica.synthetic.task.tokens import lengths, loss, read_at, tokens
@@ -127,6 +127,26 @@ def test_seed_groups_are_read_as_one_run(made, tmp_path):
     assert results.stored("base", tmp_path / "stored") is None
     with pytest.raises(results.ResultError, match="weights .* are missing"):
         both.models()
+
+
+def test_a_small_run_that_is_stored_is_read_and_not_trained(made, tmp_path, monkeypatch):
+    """While the job asks for that very run; what is damaged is named."""
+    monkeypatch.setattr(results, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(results, "jobs_of", lambda name, scale: [JOB])
+    monkeypatch.setenv("ICA_RUNS", str(tmp_path / "nothing"))
+    assert results.kept(JOB) is None
+    path = run.store(JOB, made.files[0], tmp_path / "results" / "paper")
+    found = results.live("base", "ci")
+    assert found.precomputed and not made.precomputed
+    assert torch.equal(found.errors, made.errors) and len(found.models()) == 2
+    assert "precomputed: curve" in panels.about({"curve": found})
+    assert "precomputed" not in panels.about({"curve": made})
+    torch.testing.assert_close(controls.anew(found, 3), torch.zeros(3, 2), atol=1e-5, rtol=0)
+    assert results.kept(replace(JOB, config=replace(TINY, steps=2))) is None
+    assert results.kept(replace(JOB, scale="cores")) is None
+    path.write_text("{}")
+    with pytest.raises(results.ResultError, match=r"make stored SCALE=ci RUNS=\"base\"` makes it anew"):
+        results.kept(JOB)
 
 
 def test_the_main_stored_run_keeps_its_weights(tmp_path):

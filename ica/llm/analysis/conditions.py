@@ -14,8 +14,9 @@ import torch
 
 from ica.llm.analysis.metrics import rate
 from ica.llm.protocol.prompts import HIGH, VERDICTS
-from ica.llm.protocol.readings import CRITICS, LEVELS, METHODS, ROTATIONS, ROUNDS, likelier, rated
+from ica.llm.protocol.readings import CRITICS, LEVELS, METHODS, REVIEWED, ROTATIONS, ROUNDS, likelier, rated
 
+FACTS = ("id", "category", "condition", "gold", "unknown", "biased")
 VERBAL = ("none", "own", "own_relative", "true", "wrong")
 
 
@@ -48,7 +49,7 @@ def first(records: Iterable[dict]) -> pd.DataFrame:
         core = record["core"]
         answer = core["answer"]
         rows.append(
-            {name: record[name] for name in ("id", "category", "condition", "gold", "unknown", "biased")}
+            {name: record[name] for name in FACTS}
             | {"chosen": answer, "right": answer == record["gold"]}
             | {"verdict": own_verdict(core, answer), "relative": relative_verdict(core, answer)}
             | {"odds": core[f"check/{answer}"][0] - core[f"check/{answer}"][1]}
@@ -80,7 +81,7 @@ def again(records: Iterable[dict]) -> pd.DataFrame:
     for record in records:
         core = record["core"]
         answer, gold = core["answer"], record["gold"]
-        facts = {name: record[name] for name in ("id", "category", "condition", "gold", "unknown", "biased")}
+        facts = {name: record[name] for name in FACTS}
         chosen = {word: likelier(core[f"again/{word}"], core["counts"]) for word in VERDICTS}
         kept = {word: log_probability(core[f"again/{word}"], answer) for word in VERDICTS}
         told = _verdicts(record)
@@ -99,6 +100,33 @@ def again(records: Iterable[dict]) -> pd.DataFrame:
             odds = (1 - p) * kept[told["true"]] + p * np.mean([kept["right"], kept["wrong"]])
             rows.append(facts | {"critic": random_name(p), "chosen": -1, "accuracy": mixed, "kept": odds})
     table = pd.DataFrame(rows)
+    table["biased"] = table["biased"].astype("Int64")
+    return table
+
+
+def reviewed(records: Iterable[dict]) -> pd.DataFrame:
+    """Answers of the bias review: columns id, category, condition, gold, unknown, biased, answer, chosen, accuracy, `biased review`.
+
+    `answer`: the first answer; under the instruction control and the re-answer control; after the model's own review (the
+    likelier of its two verdicts) and after the oracle's, which calls a right answer unbiased and a wrong one biased, as the
+    paper's true critic does. `biased review`: is the verdict before it "biased"? (None where there is none.)
+    """
+    rows = []
+    for record in (one for one in records if "review" in one):
+        found, counts = record["review"], record["core"]["counts"]
+        answer, (fair, unfair) = found["answer"], found["review"]
+        says = {"bias review": not fair > unfair, "oracle review": answer != record["gold"]}
+        chosen = {
+            "first answer": answer,
+            "instruction control": likelier(found["instructed"], counts),
+            "re-answer control": likelier(found["again/unchecked"], counts),
+        }
+        chosen |= {name: likelier(found[f"again/{REVIEWED[word]}"], counts) for name, word in says.items()}
+        for name, option in chosen.items():
+            row = {"answer": name, "chosen": option, "accuracy": float(option == record["gold"])}
+            row["biased review"] = says.get(name)
+            rows.append({fact: record[fact] for fact in FACTS} | row)
+    table = pd.DataFrame(rows, columns=[*FACTS, "answer", "chosen", "accuracy", "biased review"])
     table["biased"] = table["biased"].astype("Int64")
     return table
 
@@ -179,7 +207,7 @@ def forms(records: Iterable[dict]) -> pd.DataFrame:
 def triplets(records: Iterable[dict]) -> pd.DataFrame:
     """In-context alignment: one row an item and context.
 
-    Columns: id, category, context (`pairs/1`, `pairs/2`, `noise/P`, `swapped`), pairs (in context), accuracy, and
+    Columns: id, category, condition, context (`pairs/1`, `pairs/2`, `noise/P`, `swapped`), pairs (in context), accuracy, and
 
     - aligned: does the choice follow the scores? With several pairs: an option of the highest score is chosen. With one: it is
       chosen if its score is high, another one if it is low.
@@ -205,7 +233,8 @@ def triplets(records: Iterable[dict]) -> pd.DataFrame:
             among = torch.tensor(found[name], dtype=torch.float64).log_softmax(-1)
             lift = float(among[wanted].mean() - among[order].mean()) if len(order) > 1 else float("nan")
             rows.append(
-                {"id": record["id"], "category": record["category"], "context": name, "pairs": len(order)}
+                {fact: record[fact] for fact in ("id", "category", "condition")}
+                | {"context": name, "pairs": len(order)}
                 | {"accuracy": float(chosen == gold), "aligned": float(chosen in wanted)}
                 | {
                     "chance": len(wanted) / 3,

@@ -146,19 +146,6 @@ def by_kind(after: Sequence[pd.DataFrame], before: Sequence[pd.DataFrame]) -> di
     return found
 
 
-def changed(talks: pd.DataFrame) -> dict:
-    """Share of dialogues whose second answer names another option than the first, as a claim takes it; Wilson's interval over items.
-
-    Args:
-        talks: one row a model, item and answer ("first", "second"), with `chosen`. An item counts once, as its mean over models.
-    """
-    wide = talks.pivot(index=["id", "model"], columns="answer", values="chosen")
-    share = (wide["second"] != wide["first"]).groupby("id").mean()
-    estimate, n = float(share.mean()), len(share)
-    units = {"items": n, "models": talks["model"].nunique()}
-    return part(Estimate(estimate, *score_interval(estimate, n), n, units))
-
-
 def _numbers(block: object) -> list[float | int]:
     """All numbers in a block of a record, in order of its keys."""
     if isinstance(block, dict):

@@ -7,6 +7,7 @@ disambiguated accuracy and bias belong together.
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool
+from scipy import stats
 
 from ica.llm.analysis.statistics import Estimate, wilson
 
@@ -15,6 +16,14 @@ def rate(hits: Bool[np.ndarray, " items"]) -> Estimate:
     """Share of items for which `hits` holds, with Wilson's 95 % interval; of no items at all: NaN and 0 to 1."""
     k, n = int(hits.sum()), len(hits)
     return Estimate(k / n if n else float("nan"), *wilson(k, n), n)
+
+
+def exact(hits: Bool[np.ndarray, " items"]) -> Estimate:
+    """Share of n >= 1 items for which `hits` holds, with the exact 95 % interval (Clopper and Pearson, 1934): of none among n the
+    upper end is 1 - 0.025^(1/n), about 3.7 / n."""
+    k, n = int(hits.sum()), len(hits)
+    ends = stats.binomtest(k, n).proportion_ci(0.95, "exact")
+    return Estimate(k / n, float(ends.low), float(ends.high), n)
 
 
 def signs(table: pd.DataFrame) -> pd.DataFrame:

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from ica.llm.bbq.items import CATEGORIES
+from ica.llm.analysis.metrics import rate
+from ica.llm.bbq.items import CATEGORIES, CONDITIONS
 from ica.record.figures import LINES, MARKERS, PALETTE, SMALLEST
 from ica.record.styles import ALIASES, STYLES, style_of
 
@@ -85,6 +88,31 @@ def rows(
     ax.set_yticks(range(len(labels)), [broken(label) for label in labels])
     ax.set(ylim=(len(labels) - 0.5, -0.5))
     ax.grid(axis="y", visible=False)
+
+
+def kinds(found: Mapping[str, Mapping[str, pd.DataFrame]]) -> tuple[Figure, pd.DataFrame]:
+    """Accuracy on ambiguous (left) and disambiguated items, one row a model, Wilson 95 %; the figure, and what it shows.
+
+    Args:
+        found: model, answer, table with columns condition and accuracy (0 or 1).
+    """
+    rows_of = [
+        (model, kind, name, *vars(rate(part["accuracy"].to_numpy() > 0.5)).values())
+        for model, tables in found.items()
+        for name, table in tables.items()
+        for kind, part in table.groupby("condition")
+    ]
+    columns = ["label", "kind", "answer", "estimate", "lo", "hi", "items", "units"]
+    data = pd.DataFrame(rows_of, columns=columns).drop(columns="units")
+    size = (7.2, 0.75 * len(found) + 1.2)
+    fig, axes = plt.subplots(1, len(CONDITIONS), figsize=size, sharey=True)
+    for ax, kind in zip(axes, CONDITIONS, strict=True):
+        part = data[data["kind"] == kind]
+        tables = {name: one for name, one in part.groupby("answer", sort=False)}
+        rows(ax, tables, list(found), zero=1 / 3)
+        ax.set(title=f"{kind} items", xlabel="accuracy", xlim=(0, 1))
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return fig, data
 
 
 def named_points(axes: Sequence[Axes], tables: Sequence[pd.DataFrame], x: str, y: str) -> None:

@@ -161,20 +161,33 @@ def calibration(reading: Reading) -> pd.DataFrame:
 
 
 def accuracy_table(readings: Sequence[Reading]) -> pd.DataFrame:
-    """How well each model judges its first answers.
+    """How well each model judges its first answers, over all items and by kind.
 
-    Columns: model, items, agreement of its verdicts with the truth (Wilson 95 % lo, hi), called wrong (share), balanced
+    Columns: model, kind, items, agreement of its verdicts with the truth (Wilson 95 % lo, hi), called wrong (share), balanced
     (`balanced`, with its interval), and relative: agreement of the verdict "no other option is more right".
     """
     rows = []
     for reading in readings:
-        table, name = effects.firsts(reading), effects.title(reading)
-        agrees, even = rate((table["verdict"] == table["right"]).to_numpy()), balanced(table)
-        shares = (agrees.estimate, agrees.lo, agrees.hi, (~table["verdict"]).mean())
-        relative = (table["relative"] == table["right"]).mean()
-        rows.append((name, len(table), *shares, even.estimate, even.lo, even.hi, relative))
+        whole = effects.firsts(reading)
+        for kind in ("all", *CONDITIONS):
+            table = whole if kind == "all" else whole[whole["condition"] == kind]
+            agrees, even = rate((table["verdict"] == table["right"]).to_numpy()), balanced(table)
+            shares = (agrees.estimate, agrees.lo, agrees.hi, (~table["verdict"]).mean())
+            relative = (table["relative"] == table["right"]).mean()
+            key = (effects.title(reading), kind, len(table))
+            rows.append((*key, *shares, even.estimate, even.lo, even.hi, relative))
     columns = ["agreement", "lo", "hi", "called wrong", "balanced", "balanced lo", "balanced hi", "relative"]
-    return pd.DataFrame(rows, columns=["model", "items", *columns])
+    return pd.DataFrame(rows, columns=["model", "kind", "items", *columns])
+
+
+def better(reading: Reading) -> tuple[dict[str, dict], str]:
+    """Balanced self-check accuracy less 0.5 by kind of item, as a claim's parts, and why it can carry none ("" if it can)."""
+    table, parts, why = effects.firsts(reading), {}, []
+    for kind in CONDITIONS:
+        part = table[table["condition"] == kind]
+        parts[kind] = effects.part(balanced(part), 0.5)
+        why += [f"{kind} items: {text}" for text in [too_few(part)] if text]
+    return parts, " ".join(why)
 
 
 def _items(reading: Reading) -> pd.DataFrame:

@@ -27,12 +27,12 @@ from ica.llm.model import copies, folders
 from ica.llm.model.engine import RULES
 from ica.llm.model.load import LanguageModel, _located, load
 from ica.llm.model.scoring import probe
-from ica.llm.paper import bias, chats, defence, memory, results, settings
+from ica.llm.paper import bias, chats, defence, memory, parts, results, settings
 from ica.llm.paper.checkpoint import Checkpoint
 from ica.llm.paper.settings import Asked
 from ica.llm.protocol.measure import provenance, writable
 from ica.llm.protocol.shards import AROUND, slug
-from ica.record.provenance import project_root
+from ica.record.provenance import project_root, write_json
 
 MODULE = "ica.llm.paper.run"
 ROOT = Path(__file__).parents[3]
@@ -116,28 +116,35 @@ def groups(asked: Asked, size: int) -> Iterator[tuple[str, list, int, float]]:
 
 
 def perform(
-    asked: Asked, model: LanguageModel, checkpoint: Checkpoint, places: int, name: str, tell: jobs.Tell
+    asked: Asked,
+    model: LanguageModel,
+    checkpoint: Checkpoint,
+    places: int,
+    name: str,
+    tell: jobs.Tell,
+    part: int | None = None,
 ) -> None:
-    """Ask everything that the checkpoint does not hold yet, group by group."""
+    """Ask everything, or one part of it (`parts`), that the checkpoint does not hold yet, group by group."""
     size, kind = max(1, places // memory.GROUP), torch.device(asked.device).type
     probe(model)
     asker = bias.Asker(model, asked.lengths, places, WIDTHS[kind], reuse=kind == "cpu")
     todo = list(groups(asked, size))
+    todo = todo if part is None else todo[part - 1 :: parts.PARTS]
     left = [one for one in todo if not all(key in checkpoint.records for key in _keys(one))]
     weights = [one[3] for one in todo]
     progress = Progress(weights, sum(weights) - sum((one[3] for one in left), 0.0), name, tell)
     defended = None
-    for what, part, few, weight in left:
+    for what, some, few, weight in left:
         if what == "attacks":
             asker.begin()
             defended = defended or defence.Defended(asker, asked.context)
-            found = defended.rows(part)
-            found[_seconds(part)] = {name: round(s, 4) for name, s in defended.seconds.items()} | {
-                "requests": len(part)
+            found = defended.rows(some)
+            found[_seconds(some)] = {name: round(s, 4) for name, s in defended.seconds.items()} | {
+                "requests": len(some)
             }
         else:
             found = {
-                f"item/{item.id}": one for item, one in zip(part, bias.group(asker, part, few), strict=True)
+                f"item/{item.id}": one for item, one in zip(some, bias.group(asker, some, few), strict=True)
             }
         checkpoint.put(found)
         progress.step(weight, what)
@@ -174,6 +181,9 @@ def _start(asked: Asked, say: Say) -> tuple[LanguageModel, int]:
 
 
 def _work(options: argparse.Namespace, tell: jobs.Tell) -> None:
+    if options.asked:
+        for name, word in parts.settled(parts.words(options.asked)).items():
+            setattr(options, name.lower(), word)
     started, root = datetime.now(UTC), project_root() or Path.cwd()
     threads = (
         settings.whole("--threads", options.threads, jobs.MOST) if options.threads else settings.threads()
@@ -183,6 +193,7 @@ def _work(options: argparse.Namespace, tell: jobs.Tell) -> None:
     out = Path(options.out).expanduser() if options.out else root / "results" / results.FOLDER
     if not options.out:
         stored.check(root)
+    part = parts.number(options.part) if options.part else None
     asked = settings.check({name: getattr(options, name.lower()) for name in WORDS})
     writable("OUT", out)
     say = lambda text: print(text, file=sys.stderr, flush=True)
@@ -194,10 +205,12 @@ def _work(options: argparse.Namespace, tell: jobs.Tell) -> None:
         / f"{slug(asked.model)}-{mark}"
         / "records.jsonl"
     )
-    checkpoint = Checkpoint(path)
+    checkpoint = Checkpoint(parts.beside(path, part) if part else path)
     try:
+        if not part:
+            parts.gather(checkpoint)
         _told(asked, checkpoint, say)
-        perform(asked, model, checkpoint, places, slug(asked.model), tell)
+        perform(asked, model, checkpoint, places, slug(asked.model), tell, part)
         records = checkpoint.records
     except torch.OutOfMemoryError as error:
         less = f"PLACES={places // 2} takes less"
@@ -206,6 +219,8 @@ def _work(options: argparse.Namespace, tell: jobs.Tell) -> None:
         ) from error
     finally:
         checkpoint.close()
+    if part:
+        return _done(options.done, checkpoint.path)
     more = {"threads": threads, "places": places, "digest": mark, "code": code_digest()[:12]}
     more["peak_gib"] = _peak(asked.device)
     content = results.made(asked, model, records, provenance(started) | more)
@@ -216,6 +231,13 @@ def _work(options: argparse.Namespace, tell: jobs.Tell) -> None:
 
     print(summary.report(results.read(written)))
     print(written)
+    _done(options.done, written)
+
+
+def _done(file: Path | None, result: Path) -> None:
+    """Say to who waits for it where the result, or the records of a part, are."""
+    if file:
+        write_json(file, {"result": str(result)})
 
 
 def _told(asked: Asked, checkpoint: Checkpoint, say: Say) -> None:
@@ -254,6 +276,11 @@ def _arguments() -> argparse.Namespace:
     }
     for name, text in helps.items():
         parser.add_argument(f"--{name}", default="", help=text)
+    parser.add_argument(
+        "--asked", type=Path, help="settings of a build, which hold all of the above but threads"
+    )
+    parser.add_argument("--part", default="", help=f"one of {parts.PARTS} parts alone, from 1 on")
+    parser.add_argument("--done", type=Path, help="a JSON file to write at the end")
     parser.add_argument("--status", type=Path, help="a JSON file that says how far the run is")
     return parser.parse_args()
 

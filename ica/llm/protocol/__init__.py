@@ -1,3 +1,3 @@
-"""What a model is asked. Read `prompts`, `options` and `readings`, then `blocks` and `released` (dialogues);
-`shards`, `measure`, `results` and `workflow` run them and keep the answers.
+"""What a model is asked. Read `prompts`, `options` and `readings`, then `blocks`, and `review` and `released` (the review
+for bias, scored and written); `shards`, `measure`, `extend`, `results` and `workflow` run them and keep the answers.
 """

@@ -24,6 +24,7 @@ from ica.llm.protocol import blocks, prompts
 from ica.llm.protocol.readings import rotation
 from ica.llm.protocol.released import WRITTEN, released, whole
 from ica.llm.protocol.results import made_of, seal_of
+from ica.llm.protocol.review import longest, review
 from ica.llm.protocol.shards import (
     GROUP,
     HALF,
@@ -62,16 +63,20 @@ def _group(engine: Engine, shard: Shard, group: Sequence[tuple[int, Item]]) -> l
     ]
     for block, count in shard.counts.items():
         some = [i for i, (rank, _) in enumerate(group) if rank < count]
-        if block == "core" or not some or (block == "released" and not can_chat(engine.model)):
-            continue
-        these = [items[i] for i in some]
-        if block == "released":
-            found = released(engine, these)
-        else:
-            found = blocks.measure(engine, these, block, [cores[i] for i in some])
-        for i, record in zip(some, found, strict=True):
-            records[i][block] = record
+        if block != "core" and some:
+            found = ask(engine, [items[i] for i in some], block, [cores[i] for i in some])
+            for i, record in zip(some, found, strict=False):
+                records[i][block] = record
     return records
+
+
+def ask(engine: Engine, items: Sequence[Item], block: str, cores: Sequence[dict]) -> list[dict]:
+    """One block for a few items; none of dialogues where the model has no chat template."""
+    if block == "released":
+        return released(engine, items) if can_chat(engine.model) else []
+    if block == "review":
+        return review(engine, items, cores)
+    return blocks.measure(engine, items, block, cores)
 
 
 def read_shard(
@@ -98,6 +103,7 @@ def _longest(model: LanguageModel, item: Item, chat: bool) -> int:
     texts = [
         blocks.stem(item, form, rotation(item.id)) + end + prompts.FINAL[form] for form, end in ends.items()
     ]
+    texts.append(longest(item))
     found = max(len(model.context_tokens(text)) for text in texts) + blocks.STEP_TOKENS
     found += len(model.tokens(f" {option}"))
     if chat:

@@ -12,6 +12,7 @@ import torch
 from ica.llm.protocol.prompts import HIGH, LOW
 
 LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
+REVIEWED = ("unbiased", "biased")  # verdicts of the bias review
 CRITICS = ("none", "own", "true", "wrong")
 ROUNDS = 3
 METHODS = ("text", "text_sum", "letters", "calibrated")

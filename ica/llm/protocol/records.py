@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from ica.llm.bbq.items import CATEGORIES, CONDITIONS, NONE, POLARITIES
 from ica.llm.protocol.prompts import REASONS, VERDICTS
-from ica.llm.protocol.readings import CRITICS, LEVELS, METHODS, ROUNDS
+from ica.llm.protocol.readings import CRITICS, LEVELS, METHODS, REVIEWED, ROUNDS
 from ica.record.parameters import shown
 
 Test = Callable[[object], bool]
@@ -74,7 +74,13 @@ BLOCKS: dict[str, dict[str, Test]] = {
     "bare": {method: _list(3, READING) for method in METHODS}
     | {f"again/{word}": READING for word in VERDICTS},
     "released": dict.fromkeys(("first", "review", "second", "again"), _text)
-    | {f"{name}/option": lambda one: _whole(one, NONE, 2) for name in ("first", "second", "again")},
+    | {
+        f"{name}/{grader}": lambda one: _whole(one, NONE, 2)
+        for name in ("first", "second", "again")
+        for grader in ("option", "released")
+    },
+    "review": {"answer": _option, "first": READING, "instructed": READING, "review": PAIR}
+    | {f"again/{word}": READING for word in (*REVIEWED, "unchecked")},
 }
 MODEL: dict[str, Test] = {
     "name": _text,
@@ -105,6 +111,9 @@ def check(content: dict) -> None:
     fields("items", content["items"], ITEMS)
     provenance = content["provenance"]
     fields("calls", provenance.get("calls") if isinstance(provenance, dict) else None, CALLS)
+    added = provenance.get("added", {})
+    for block, one in added.items() if isinstance(added, dict) else [("added", added)]:
+        fields(f"calls of {block}", one.get("calls") if isinstance(one, dict) else None, CALLS)
     counts, records = content["counts"], content["records"]
     fields("counts", counts, dict.fromkeys(BLOCKS, _whole))
     if not isinstance(records, list):

@@ -45,7 +45,8 @@ class Reading:
     @property
     def rate(self) -> float:
         """Items a minute, all blocks together, from the time that the calls took when they were computed."""
-        seconds = sum(one["calls"]["seconds"] for one in self.provenance)
+        parts = [part for one in self.provenance for part in (one, *one.get("added", {}).values())]
+        seconds = sum(part["calls"]["seconds"] for part in parts)
         return 60 * sum(one["items"] for one in self.provenance) / seconds if seconds else float("nan")
 
 
@@ -172,13 +173,18 @@ def live(model: str, items: str = "bbq") -> Reading:
     return merged(parts)
 
 
+def stored_folder() -> Path:
+    """Where the ladder is stored."""
+    return (project_root() or Path.cwd()) / "results" / "llm"
+
+
 def stored(where: Path | None = None) -> list[Reading]:
     """The ladder as it is stored, the smallest model first; empty if there is none.
 
     Raises:
         ResultError: a stored file that cannot be read.
     """
-    where = where or (project_root() or Path.cwd()) / "results" / "llm"
+    where = where or stored_folder()
     found = {}
     for path in sorted(where.glob("*.json")):
         content = content_of(path)
@@ -196,7 +202,7 @@ def store(model: str, where: Path | None = None) -> Path:
     Raises:
         ResultError: none is there, or one is damaged.
     """
-    where = where or (project_root() or Path.cwd()) / "results" / "llm"
+    where = where or stored_folder()
     parts = [read(path_of(shard), shard) for shard in shards("ladder", model) if path_of(shard).is_file()]
     if not parts:
         raise ResultError(f"no shard of {model} is there; `make ladder MODELS={model}` reads them")

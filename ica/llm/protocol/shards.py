@@ -33,9 +33,9 @@ from ica.record.provenance import project_root
 
 ROOT = Path(__file__).parents[3]
 FILE = Path(__file__).with_name("runs.yml")
-BLOCKS = ("core", "triplets", "rounds", "forms", "bare", "released")
+BLOCKS = ("core", "triplets", "rounds", "forms", "bare", "released", "review")
 SCALES = ("live", "ladder")
-SCHEMA = 2
+SCHEMA = 3
 GROUP = 4
 HALF = "confirming"
 DATA = ("protocol/demonstrations.yml", "bbq/index.json")
@@ -163,9 +163,12 @@ def of_categories(found: Sequence[Shard], names: Sequence[str], items: str) -> l
 
 
 @cache
-def code_digest(root: Path = ROOT) -> str:
-    """SHA-256 over every module and data file that a shard stands on: another digest, another shard."""
-    modules = imports.closure(["import ica.llm.protocol.measure"], root)
+def code_digest(root: Path = ROOT, module: str = "ica.llm.protocol.measure") -> str:
+    """SHA-256 over every module and data file that a shard stands on: another digest, another shard.
+
+    With the module of one block, over what that block stands on.
+    """
+    modules = imports.closure([f"import {module}"], root)
     modules = [name for name in modules if not f"{name}.".startswith(AROUND)]
     files = [imports.module_file(root, module) for module in modules]
     files += [root / "ica" / "llm" / name for name in DATA]

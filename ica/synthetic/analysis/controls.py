@@ -5,13 +5,15 @@ which only the thing named changes.
 """
 
 import math
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy import optimize, stats
+from scipy import optimize, special
 from torch import Tensor
 
 from ica import checks
@@ -19,14 +21,22 @@ from ica.synthetic.task.data import SyntheticBatch, sample_batch
 from ica.synthetic.task.metrics import cosine_error
 from ica.synthetic.task.tokens import read_at, tokens
 from ica.synthetic.training.results import Result
+from ica.synthetic.training.train import train
 from ica.transformer import Transformer
 
 OWN_PROMPTS = 256  # prompts on which the released code evaluates a model, drawn anew for each curve
-RESOLVED = stats.norm.ppf(0.975) * math.sqrt(
+RESOLVED = special.ndtri(0.975) * math.sqrt(
     2
 )  # standard deviations of one run that two single runs tell apart
 QUANTILES = 4000
 TRIPLETS = ("responses", "quality", "rewards", "shown")
+
+
+def anew(run: Result, steps: int) -> Float[Tensor, "steps seeds"]:
+    """Training losses of the first steps of a run, trained again, less those of the run (nats)."""
+    with tempfile.TemporaryDirectory() as folder:
+        state = train(replace(run.config, steps=steps), run.seeds, Path(folder), every=steps)
+    return torch.tensor(state.losses) - run.losses[:steps]
 
 
 @torch.no_grad()
@@ -157,13 +167,13 @@ def effect_size(
         raise ValueError("first and second must have some spread; all runs of a side are equal")
     size = (a.mean() - b.mean()).item() / pooled
     t, tail = size / scale, (1 - level) / 2
-    roots = np.sqrt(stats.chi2.ppf((np.arange(QUANTILES) + 0.5) / QUANTILES, free) / free)
+    roots = np.sqrt(special.chdtri(free, 1 - (np.arange(QUANTILES) + 0.5) / QUANTILES) / free)
     reach = 10 + 3 * abs(t)
 
     def end(probability: float) -> float:
         # P(T <= t) = E Phi(t sqrt(q / free) - shift), q chi-square: scipy's own noncentral t gives NaN at large t
         return optimize.brentq(
-            lambda shift: stats.norm.cdf(t * roots - shift).mean() - probability, t - reach, t + reach
+            lambda shift: special.ndtr(t * roots - shift).mean() - probability, t - reach, t + reach
         )
 
     return size, end(1 - tail) * scale, end(tail) * scale

@@ -8,10 +8,10 @@ from dataclasses import fields
 
 import matplotlib.pyplot as plt
 import pandas as pd
+import scipy  # loads a part where it is used first
 import torch
 from jaxtyping import Bool, Float, Int
 from matplotlib.figure import Figure
-from scipy import stats
 from torch import Tensor
 
 from ica import checks, minimiser
@@ -39,7 +39,7 @@ COLUMNS = {
 def proportion(hits: Bool[Tensor, " prompts"]) -> dict:
     """Share of prompts with its 95 % interval (Wilson), as a claim takes it: {"value", "interval", "n"}."""
     count, found = len(hits), int(hits.sum())
-    lo, hi = stats.binomtest(found, count).proportion_ci(method="wilson")
+    lo, hi = scipy.stats.binomtest(found, count).proportion_ci(method="wilson")
     return {"value": found / count, "interval": (float(lo), float(hi)), "n": {"prompts": count}}
 
 

@@ -5,7 +5,7 @@ predictions than some rules give; what it leaves unexplained is a share of the m
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -14,12 +14,14 @@ from scipy import optimize
 from torch import Tensor
 
 from ica import checks, minimiser
+from ica.synthetic.analysis import controls
 from ica.synthetic.analysis.fair_rules import MEANS, UNITS, Descent, weighted_mean
-from ica.synthetic.analysis.rules import Predictor, derivatives
+from ica.synthetic.analysis.rules import Predictor, derivatives, double
 from ica.synthetic.task.config import RunConfig
-from ica.synthetic.task.data import SyntheticBatch
+from ica.synthetic.task.data import SyntheticBatch, sample_batch
 from ica.synthetic.task.tokens import tokens
 from ica.synthetic.training import train
+from ica.synthetic.training.evaluation import evaluation_prompts
 from ica.transformer import Transformer
 
 Target = Callable[[SyntheticBatch, Int[Tensor, " prefixes"]], Float[Tensor, "batch prefixes d"]]
@@ -36,6 +38,28 @@ def only(batch: SyntheticBatch, kept: Bool[Tensor, " batch"]) -> SyntheticBatch:
 def solvable(batch: SyntheticBatch) -> SyntheticBatch:
     """The prompts whose loss over all their triplets has a minimiser."""
     return only(batch, minimiser.exists(batch.responses, batch.rewards, "stable"))
+
+
+def prompts(
+    config: RunConfig, n: int, generator: torch.Generator, few: int
+) -> tuple[SyntheticBatch, SyntheticBatch, SyntheticBatch]:
+    """The first n triplets of prompts to fit on, of those to judge on, and of the first `few` of these, in float64.
+
+    Only those whose loss has a minimiser; 256 are drawn to fit on, and judged are the evaluation prompts.
+    """
+    own = sample_batch(256, config.N, config.d, generator, dtype=torch.float64, noise="own")
+    fit_on, judged_on = (
+        solvable(controls.cut(batch, n)) for batch in (own, double(evaluation_prompts(config)))
+    )
+    return fit_on, judged_on, double(judged_on, few)
+
+
+@torch.no_grad()
+def ask(
+    predictors: Sequence[Predictor], batches: Mapping[str, SyntheticBatch]
+) -> dict[str, Float[Tensor, "seeds batch d"]]:
+    """What they predict on several batches, by name."""
+    return {name: torch.stack([predict(batch) for predict in predictors]) for name, batch in batches.items()}
 
 
 def factor(
@@ -144,8 +168,7 @@ class Answers:
         smooth: bool = True,
     ) -> "Answers":
         """Ask them; without `smooth` for no Jacobians."""
-        with torch.no_grad():
-            found = [torch.stack([predict(batch) for predict in predictors]) for batch in (own, test)]
+        found = ask(predictors, {"own": own, "test": test}).values()
         slopes = [derivatives(predict, few, direction=False)[0] for predict in predictors] if smooth else []
         return cls(*found, torch.stack(slopes) if smooth else None)
 

@@ -1,8 +1,8 @@
 """What readers of noisy critics are measured by, against the truth of fixed prompts: error, loss, side, and rank agreement."""
 
+import scipy  # loads a part where it is used first
 import torch
 from jaxtyping import Float, Int
-from scipy import stats
 from torch import Tensor
 
 from ica.objectives import cosine_reward
@@ -49,4 +49,6 @@ def rank_agreement(
 ) -> Float[Tensor, " prompts"]:
     """Kendall's rank correlation (tau-b) of two ratings of each prompt's responses, from -1 to 1."""
     pairs = zip(first.double().numpy(), second.double().numpy(), strict=True)
-    return torch.tensor([stats.kendalltau(one, other).statistic for one, other in pairs], dtype=torch.float64)
+    return torch.tensor(
+        [scipy.stats.kendalltau(one, other).statistic for one, other in pairs], dtype=torch.float64
+    )

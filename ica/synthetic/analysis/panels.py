@@ -24,6 +24,7 @@ from ica.synthetic.task.config import RunConfig
 from ica.synthetic.task.metrics import cosine_error
 from ica.synthetic.task.prefixes import prefix_pl_losses
 from ica.synthetic.task.tokens import lengths
+from ica.synthetic.training.catalogue import LIVE
 from ica.synthetic.training.evaluation import LOOK_PROMPTS, evaluation_prompts
 from ica.synthetic.training.results import Result, stored
 
@@ -290,7 +291,7 @@ def figure(small: Mapping[str, Result], kept: Mapping[str, Result]) -> tuple[Fig
         draw_paths(column[1], path, "error")
         column[1].axhline(end["error"].iloc[-1], **least)
         draw_paths(column[2], path, "excess")
-        here = "small (this build)" if first.scale == "ci" else "this build"
+        here = "small" if first.scale in LIVE else "this build"
         title = "precomputed" if k else here
         column[0].set(xlabel="triplets seen, n", xticks=(2, 5, 10, 15), title=title)
         column[1].set(xlabel="training step")
@@ -334,6 +335,7 @@ def about(runs: Mapping[str, Result]) -> str:
     """Depth, width, seeds and training of the runs of a figure, in words for its caption."""
     if not runs:
         return "none of this panel is there"
+    small = [label for label, run in runs.items() if run.scale in LIVE and run.precomputed]
     runs = list(runs.values())
     config, seeds = runs[0].config, len(runs[0].seeds)
 
@@ -346,6 +348,7 @@ def about(runs: Mapping[str, Result]) -> str:
         f"{blocks} block{'s' * (blocks != '1')}, width {width}, {config.steps} training steps on batches of "
         f"{config.batch} at learning rate {config.rate:g}, {seeds} seed{'s' * (seeds > 1)}"
         + (", shown, not judged, with bands over prompts only" if seeds == 1 else "")
+        + (f" (precomputed: {', '.join(small)}; the others by this build)" if small else "")
     )
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import scipy  # loads a part where it is used first
 import torch
-from scipy import stats
 
 from ica import checks
 from ica.intervals import mean_interval
@@ -149,7 +149,7 @@ def resolved(logs: pd.Series) -> Estimate:
     The interval is that of the standard deviation of Gaussian logarithms (chi-square).
     """
     free, size = len(logs) - 1, RESOLVED * float(logs.std())
-    lo, hi = (math.exp(size * math.sqrt(free / stats.chi2.ppf(q, free))) for q in (0.975, 0.025))
+    lo, hi = (math.exp(size * math.sqrt(free / scipy.stats.chi2.ppf(q, free))) for q in (0.975, 0.025))
     return {"value": math.exp(size), "interval": (lo, hi), "n": {"seeds": len(logs)}}
 
 

@@ -30,6 +30,11 @@ class Job:
         """Hash of configuration and seeds; it names the folder of the result."""
         return self.config.hash(self.seeds)
 
+    @property
+    def stem(self) -> str:
+        """Name of the stored result: scale, run and seeds."""
+        return f"{self.scale}-{self.name}-seed{'-'.join(map(str, self.seeds))}"
+
 
 def _one_of(what: str, name: str, accepted: tuple[str, ...]) -> str:
     """The name if it is among those accepted; else ValueError, with the one that it resembles."""

@@ -86,6 +86,11 @@ class Result:
     weights: list[str | None]
     noisy: dict[float, tuple[Errors, Errors]]
 
+    @property
+    def precomputed(self) -> bool:
+        """Is it stored, rather than trained by this build?"""
+        return self.files[0].name != RESULT
+
     def at(self, n: int) -> Float[Tensor, "seeds prompts"]:
         """1 - cos of every seed and prompt after n triplets; ValueError where there is no prediction."""
         return self.errors[..., self.column(n)]
@@ -264,13 +269,26 @@ def live_folder() -> Path:
 
 
 def live(name: str, scale: str = "ci") -> Result:
-    """A run that this build trained.
+    """A run that this build trained, or one of a live scale that it need not train, as it is `kept`.
 
     Raises:
         ResultError: it is not there, or not as it was written, with the command that makes it. ValueError: no such run in the
             catalogue.
     """
-    return merged([_live(job) for job in jobs_of(name, scale)])
+    return merged([kept(job) or _live(job) for job in jobs_of(name, scale)])
+
+
+def kept(job: Job) -> Result | None:
+    """What `results/paper/` holds of a job of a live scale; None where there is nothing, or the job now asks for another run.
+
+    Raises:
+        ResultError: a stored file that cannot be read, or is of another run than its name says, with the commands that mend it.
+    """
+    file = _stored_folder() / f"{job.stem}.json"
+    if job.scale not in LIVE or not file.is_file():
+        return None
+    result = _stored(file, job.name, job.scale)
+    return None if unlike(job, result) else result
 
 
 def _live(job: Job) -> Result:
@@ -300,12 +318,16 @@ def stored(
     Raises:
         ResultError: a stored file that cannot be read, or is of another run than its name says, with the commands that mend it.
     """
-    folder = folder or (project_root() or Path.cwd()) / "results" / "paper"
+    folder = folder or _stored_folder()
     for scale in scales:
         files = sorted(folder.glob(f"{scale}-{name}-seed*.json"))
         if files:
             return merged([_stored(file, name, scale) for file in files])
     return None
+
+
+def _stored_folder() -> Path:
+    return (project_root() or Path.cwd()) / "results" / "paper"
 
 
 def _stored(file: Path, name: str, scale: str) -> Result:
@@ -338,7 +360,7 @@ def _models(config: RunConfig, file: Path, seeds: tuple[int, ...], digest: str |
             model.load_state_dict({name: tensor[k] for name, tensor in stacked.items()})
     except FileNotFoundError as error:
         raise ResultError(
-            f"weights {weights} are missing; they are kept for live runs and the main stored ones"
+            f"weights {weights} are missing; they are kept for small runs and the main ones, seed 0"
         ) from error
     except ResultError:
         raise

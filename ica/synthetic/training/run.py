@@ -216,27 +216,27 @@ def _tidy(job: Job, out: Path) -> None:
             half.unlink()
 
 
-def stem(job: Job) -> str:
-    """Name of the stored result of a job: scale, run and seeds."""
-    return f"{job.scale}-{job.name}-seed{'-'.join(map(str, job.seeds))}"
-
-
 def command(job: Job) -> str:
     """The words after `python -m ica.synthetic.training.run` that make this job; a GPU is used only outside of `ci`."""
     seeds = ",".join(map(str, job.seeds))
     return f"{job.scale} {job.name} --seeds {seeds} --device {'cpu' if job.scale in LIVE else 'auto'}"
 
 
+def gpus(job: Job) -> int:
+    """GPUs that a cluster is asked for: one for a job of the paper's size, none for the small ones."""
+    return int(job.scale in ("paper", "full"))
+
+
 def store(job: Job, result: Path, folder: Path) -> Path:
-    """Copy a result to the stored ones, under a name that says scale, run and seeds; with the weights of `base`, of
-    seed 0, or of every seed at the scale `full`, as the page "mechanism" looks inside the models of that size.
+    """Copy a result to the stored ones, under a name that says scale, run and seeds; with the weights of the live scales,
+    and of `base`, seed 0.
 
     Raises:
         ResultError: it cannot be written; the one before, if any, stays.
     """
-    target = folder / f"{stem(job)}.json"
+    target = folder / f"{job.stem}.json"
     with _writing(f"result of run {job.name} could not be stored as {target}", f"it is kept in {result}"):
-        if job.name == "base" and (0 in job.seeds or job.scale == "full"):
+        if job.scale in LIVE or (job.name == "base" and 0 in job.seeds):
             weights = result.with_name(results.WEIGHTS).read_bytes()
             write_atomic(target.with_suffix(".safetensors"), weights)
         return write_atomic(target, result.read_bytes())

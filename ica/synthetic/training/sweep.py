@@ -13,6 +13,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -39,8 +40,7 @@ MODULE = "ica.synthetic.training.sweep"
 SCHEMA = 1
 SEED, PROMPTS, GROUP = 2_000_000_011, 512, 10
 SEEDS = {"ci": 40, "stated": 40, "walk": 20}  # by scale
-# With 40 seeds the differences between these were open: their intervals lay across the smallest that matters, .03 of 1 - cos.
-LONGER = {("ci", name): 160 for name in ("base", "linear", "heads-1", "no-ffn")}
+LONGER = {("ci", name): 160 for name in ("base", "linear", "heads-1", "no-ffn")}  # 40 left them undecided
 BASELINES = "baselines"
 LEVELS = (0.0, *evaluation.LEVELS)
 CRITICS = {level: Critic("replace", level) for level in LEVELS}
@@ -165,8 +165,7 @@ def compared(job: catalogue.Job, folder: Path, tell: jobs.Tell) -> dict:
     GD as stated and as released differ in the reward alone (Adam, learning rate 0.1, 50 steps).
     """
     seen = torch.arange(2, job.config.N)
-    runs: dict[str, dict] = {}
-    seconds = 0.0
+    runs, seconds = {}, 0.0
     for level in LEVELS:
         part = _kept(folder / f"{level}.json", partial(_baselines, job, seen, level, tell))
         seconds += part["seconds"]
@@ -246,7 +245,7 @@ def perform(scale: str, name: str, tell: jobs.Tell) -> Path:
     """
     job, target = job_of(scale, name), path(scale, name)
     with locks.held(_beside(scale, name, ".lock"), f"the sweep {name} (scale {scale})", tell):
-        if not _current(job):
+        if not current(job):
             _make(job, target, _beside(scale, name, f"-{made(job)}"), tell)
     return target
 
@@ -255,7 +254,7 @@ def _beside(scale: str, name: str, end: str) -> Path:
     return results.live_folder() / f".sweep-{scale}-{name}{end}"
 
 
-def _current(job: catalogue.Job) -> bool:
+def current(job: catalogue.Job) -> bool:
     """Is what is stored of this job whole, and made with this code and these settings?"""
     if not path(job.scale, job.name).is_file():
         return False
@@ -277,12 +276,17 @@ def _make(job: catalogue.Job, target: Path, folder: Path, tell: jobs.Tell) -> No
     content = (compared if job.name == BASELINES else trained)(job, folder, tell)
     source = run.source(started, 0, 0.0, "cpu") | {"sweep": made(job)}
     source["seconds_per_seed"] = round(content.pop("seconds") / len(job.seeds), 3)
-    about = {"schema": SCHEMA, "scale": job.scale, "name": job.name}
-    about |= {"config": job.config.as_dict(), "seeds": list(job.seeds)}
-    write_json(target, about | content | {"provenance": source}, compact=True)
-    with locks.held(results.live_folder() / ".results.lock", "the list of stored results"):
+    about = {"schema": SCHEMA, "scale": job.scale, "name": job.name, "config": job.config.as_dict()}
+    about |= {"seeds": list(job.seeds)} | content | {"provenance": source}
+    with _listing():  # so that no other sweep finds a result that is not listed yet
+        write_json(target, about, compact=True)
         seal.accept(target.parents[1])
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _listing() -> AbstractContextManager[None]:
+    """The list of stored results, for this process alone."""
+    return locks.held(results.live_folder() / ".results.lock", "the list of stored results")
 
 
 def made(job: catalogue.Job) -> str:
@@ -361,12 +365,12 @@ def _parsed(
     return Sweep(scale, name, config, seeds, seen, nmse, error, losses, source)
 
 
-def _asked(options: argparse.Namespace) -> list[str]:
-    """The names of what is to be made; ValueError for what there is not."""
-    names = [*options.names, *options.runs.split()] or list(names_of(options.scale))
-    for name in names:
-        job_of(options.scale, name)
-    return names
+def asked(scale: str, names: Iterable[str]) -> list[str]:
+    """The names of what is to be made, all of a scale without names; ValueError for what there is not."""
+    found = list(dict.fromkeys(names)) or list(names_of(scale))
+    for name in found:
+        job_of(scale, name)
+    return found
 
 
 def main() -> int:
@@ -374,16 +378,20 @@ def main() -> int:
     parser.add_argument("scale", help=f"one of {', '.join(SEEDS)}")
     parser.add_argument("names", nargs="*", help=f"runs of runs.yml, or {BASELINES}; default: all")
     parser.add_argument("--runs", default="", help="likewise, in one text, apart by spaces")
+    parser.add_argument("--done", type=Path, help="a JSON file to write when all of it is there")
     parser.add_argument("--status", type=Path, help="a JSON file that says how far it is")
     options = parser.parse_args()
 
     def work(tell: jobs.Tell) -> None:
-        names = _asked(options)
+        names = asked(options.scale, [*options.names, *options.runs.split()])
         jobs.settle(MODULE)
         torch.set_num_threads(1)
-        seal.check(project_root() or Path.cwd())
+        with _listing():
+            seal.check(project_root() or Path.cwd())
         for name in names:
             print(perform(options.scale, name, lambda text, name=name: tell(f"{name}: {text}")), flush=True)
+        if options.done:
+            write_json(options.done, {name: made(job_of(options.scale, name)) for name in names})
 
     return jobs.run(work, f"Sweep {options.scale}", options.status)
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from ica.build import notebooks
 from ica.synthetic.training.catalogue import Job, jobs, jobs_of
+from ica.synthetic.training.results import kept
 
 
 def needed(root: Path, overrides: Mapping[str, notebooks.Parameters]) -> dict[str, list[Job]]:
-    """For each notebook the jobs whose results it reads: the runs in its metadata, as `notebooks.runs` says.
+    """For each notebook the jobs whose results it reads: the runs in its metadata, as `notebooks.runs` says, less what is `kept`.
 
     Raises:
         ValueError: a notebook that names runs without their scale and declares no parameter `scale`, or a run
@@ -25,7 +26,8 @@ def needed(root: Path, overrides: Mapping[str, notebooks.Parameters]) -> dict[st
                 f"notebook {name}: it names a run without its scale, so it must declare the parameter `scale`"
             )
         try:
-            found[name] = [job for scale, _, run in named for job in jobs_of(run, scale or values["scale"])]
+            asked = [job for scale, _, run in named for job in jobs_of(run, scale or values["scale"])]
+            found[name] = [job for job in asked if kept(job) is None]
         except ValueError as error:
             raise ValueError(f"notebook {name}: {error}") from error
     return found

@@ -1,5 +1,5 @@
-// Shows the definition of a glossary term at the word: under the mouse, with keyboard focus, or at the first tap (the second follows
-// the link). Escape closes it. The text stands hidden in the page, as the description of the link.
+// Shows what a link leads to at the link: a term's definition, an equation, a theorem, a reference. Under the mouse, with keyboard focus,
+// or at the first tap (the second follows the link). Escape closes it. It stands hidden in the page, as the description of the link.
 (() => {
   let box, shown, leaving, tapped;
 
@@ -25,20 +25,20 @@
     if (!text) return;
     if (!box) {
       box = document.createElement("div");
-      box.className = "term-box";
+      box.className = "preview-box mathjax_ignore";
       box.setAttribute("role", "tooltip");
       box.addEventListener("mouseenter", () => clearTimeout(leaving));
       box.addEventListener("mouseleave", closeSoon);
       document.body.append(box);
     }
-    box.textContent = text.textContent;
+    box.replaceChildren(...text.cloneNode(true).childNodes);
     box.hidden = false;
     shown = link;
     place(link);
   };
 
   document.addEventListener("DOMContentLoaded", () => {
-    for (const link of document.querySelectorAll("a.term[aria-describedby]")) {
+    for (const link of document.querySelectorAll("a:is(.term, .seen)[aria-describedby]")) {
       link.addEventListener("mouseenter", () => open(link));
       link.addEventListener("mouseleave", closeSoon);
       link.addEventListener("focus", () => open(link));
@@ -51,7 +51,7 @@
     }
     document.addEventListener("keydown", (event) => { if (event.key === "Escape") close(); });
     document.addEventListener("pointerdown", (event) => { if (shown && !shown.contains(event.target) && !box.contains(event.target)) close(); });
-    window.addEventListener("scroll", close, { passive: true });
+    window.addEventListener("scroll", close, { passive: true }); // of the page: the box may scroll by itself
     window.addEventListener("resize", close);
   });
 })();

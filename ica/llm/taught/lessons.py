@@ -1,0 +1,149 @@
+"""What is taught: questions with lines to be continued, and several of them packed into one row of tokens.
+
+- *to criticise*: after each of the three options as an attempt, "right" or "wrong"; both words have the same weight;
+- *to use a critic*: of a question whose text does not tell, one option is drawn as the right one. Verdicts or scores of earlier
+  attempts tell which, as far as they do: after one wrong attempt two options are left, and either is right as often;
+- *plain*: an answer, and an answer after an unchecked attempt, where nothing tells and each option is right as often.
+
+Lines of a question that begin alike share their tokens: a row is a tree, in which a token sees those before it in its own lines.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ica.llm.bbq.items import Item
+from ica.llm.model.load import LanguageModel
+from ica.llm.protocol import prompts
+from ica.llm.taught import items
+from ica.llm.taught.settings import Arm, Recipe
+
+WORDS = ("wrong", "right")
+ROWS = 6  # of a batch: less memory, and less filling up
+HIGH, LOW = (7, 11), (1, 5)  # scores of a right and of a wrong attempt: from, to before
+
+
+@dataclass(frozen=True)
+class Line:
+    """A context, what is to follow it, and the weight of that in the loss."""
+
+    context: str
+    answer: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of tokens, filled up to the longest.
+
+    `sees[r, i, j]`: does token i of row r see token j? `positions` count the tokens that each follows. A target (`row`, `place`)
+    is a token that is to be followed by `next`; its `weight` is that of its line over the line's tokens; over the batches of a step all sum to 1.
+    """
+
+    tokens: Int[Tensor, "rows places"]
+    positions: Int[Tensor, "rows places"]
+    sees: Bool[Tensor, "rows places places"]
+    row: Int[Tensor, " targets"]
+    place: Int[Tensor, " targets"]
+    next: Int[Tensor, " targets"]
+    weight: Float[Tensor, " targets"]
+
+
+def asked(item: Item) -> str:
+    """The question, options in their order."""
+    return prompts.ask(item.context, item.question, item.options)
+
+
+def criticise(item: Item, noise: float, rng: np.random.Generator) -> list[Line]:
+    """The three attempts with their verdicts, each turned round with probability `noise`."""
+    lines, flipped = [], rng.random(3) < noise
+    for k, option in enumerate(item.options):
+        word = WORDS[int((k == item.gold) != flipped[k])]
+        begun = asked(item) + prompts.attempt(option) + "\nVerdict:"
+        lines.append(Line(begun, f" {word}", 2.0 if k == item.gold else 1.0))
+    return lines
+
+
+def use(item: Item, rng: np.random.Generator) -> list[Line]:
+    """One option is right: an attempt called right, one called wrong, and two in turn or one to three with scores."""
+    gold, *others = map(int, rng.permutation(3))
+
+    def said(*attempts: int) -> str:
+        words = (prompts.attempt(item.options[k]) + prompts.verdict(WORDS[k == gold]) for k in attempts)
+        return asked(item) + "".join(words) + prompts.FINAL["verdict"]
+
+    second = int(rng.choice([gold, others[1]]))
+    scored = map(int, rng.permutation(3)[: rng.integers(1, 4)])
+    scores = (
+        prompts.attempt(item.options[k]) + prompts.score(int(rng.integers(*(HIGH if k == gold else LOW))))
+        for k in scored
+    )
+    rated = asked(item) + "".join(scores) + prompts.FINAL["score"]
+    more = rated if rng.random() < 0.5 else said(others[0], second)
+    return [Line(context, f" {item.options[gold]}") for context in (said(gold), said(others[0]), more)]
+
+
+def plain(item: Item, rng: np.random.Generator) -> list[Line]:
+    """An answer and an answer after an unchecked attempt, both drawn."""
+    first, tried, second = (item.options[k] for k in rng.integers(3, size=3))
+    begun = asked(item) + prompts.attempt(tried) + prompts.verdict("unchecked") + prompts.FINAL["verdict"]
+    return [Line(f"{asked(item)}\nAttempt:", f" {first}"), Line(begun, f" {second}")]
+
+
+def step_of(arm: Arm, seed: int, step: int, recipe: Recipe) -> list[list[Line]]:
+    """The lines of every question of a step: a function of arm, seed and step alone. Seeds share no questions, arms do."""
+    rng, rows = np.random.default_rng([seed, step]), []
+    for k in range(recipe.each):
+        condition = ("ambiguous", "disambiguated")[(k + step) % 2]
+        made, silent = items.make(rng, condition).item, items.make(rng, "ambiguous").item
+        other = items.make(rng, "ambiguous").item
+        one, two = (np.random.default_rng([seed, step, k, place]) for place in range(2))
+        rows.append(criticise(made, arm.noise, one) if arm.critic else plain(silent, one))
+        rows.append(use(other, two) if arm.user else plain(other, two))
+    return rows + [plain(items.make(rng, "ambiguous").item, rng) for _ in range(recipe.plain)]
+
+
+def packed(model: LanguageModel, rows: Sequence[Sequence[Line]], size: int = ROWS) -> list[Batch]:
+    """Rows as trees of tokens, the shortest first, `size` to a batch; targets of a line are all tokens of its answer."""
+    trees = sorted((_tree(model, lines) for lines in rows), key=lambda tree: len(tree[0]))
+    total = sum(weight for *_, targets in trees for *_, weight in targets)
+    return [_filled(trees[k : k + size], total) for k in range(0, len(trees), size)]
+
+
+def _filled(trees: Sequence[tuple], total: float) -> Batch:
+    places = len(trees[-1][0])
+    tokens = torch.zeros(len(trees), places, dtype=torch.long)
+    positions, sees = torch.zeros_like(tokens), torch.eye(places, dtype=torch.bool).repeat(len(trees), 1, 1)
+    targets = []
+    for r, (found, parents, depths, wanted) in enumerate(trees):
+        tokens[r, : len(found)], positions[r, : len(found)] = torch.tensor(found), torch.tensor(depths)
+        for i, parent in enumerate(parents):
+            if parent >= 0:
+                sees[r, i] |= sees[r, parent]
+        targets += [(r, *one) for one in wanted]
+    row, place, following, weight = zip(*targets, strict=True)
+    where = (torch.tensor(row), torch.tensor(place), torch.tensor(following))
+    return Batch(tokens, positions, sees, *where, torch.tensor(weight) / total)
+
+
+def _tree(model: LanguageModel, lines: Sequence[Line]) -> tuple[list, list, list, list]:
+    """Tokens, parents, depths, and targets as (place, next token, weight), of lines that share what they begin with."""
+    nodes, tokens, parents, depths, targets = {}, [], [], [], []
+    for line in lines:
+        context, answer = model.context_tokens(line.context), model.tokens(line.answer)
+        node = -1
+        for depth, token in enumerate(context + answer):
+            if depth >= len(context):
+                targets.append((node, token, line.weight / len(answer)))
+            if depth == len(context) + len(answer) - 1:
+                break
+            parent, node = node, nodes.setdefault((node, token), len(tokens))
+            if node == len(tokens):
+                tokens.append(token)
+                parents.append(parent)
+                depths.append(depth)
+    return tokens, parents, depths, targets
