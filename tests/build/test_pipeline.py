@@ -128,9 +128,9 @@ def test_figure_and_its_box_have_all_files(built):
     assert sorted(links) == sorted(f"_figures/alpha/alpha-curve.{suffix}" for suffix in SUFFIXES)
     assert all((built / "build/book" / link).stat().st_size > 100 for link in links[:4])
     assert (built / "build/book/_figures/alpha/alpha-curve.csv").read_text().startswith("step,error\n")
-    entry = re.sub("<[^>]*>", "", box)
-    assert "@misc{ica-fig-alpha-curve" in entry and r"A curve of 100\% \&amp; more\_things" in entry
-    assert "Figure alpha-curve of notebook alpha, version 0.1.0, commit" in entry
+    entry = html.unescape(re.sub("<[^>]*>", "", box))
+    assert "@misc{ica-fig-alpha-curve" in entry and r"A curve of 100\% \& more\_things" in entry
+    assert "Figure 1.1 (alpha-curve) of notebook alpha, version 0.1.0, commit" in entry
 
 
 def test_table_is_set_in_its_formats(built):

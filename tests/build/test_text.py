@@ -89,6 +89,7 @@ def test_markup_is_parsed_and_html_written_in_these_places_alone():
     found = {(path.stem, *call) for path in EXTENSION for call in calls(ast.parse(path.read_text()))}
     assert found == {
         ("companion_data", "ours", "Ours"),
+        ("companion_scale", "power", "Ours"),
         ("companion_data", "written", "Ours"),
         ("companion_data", "inline", "self.state.inline_text"),
         ("companion_data", "raw", "nodes.raw"),

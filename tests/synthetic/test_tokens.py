@@ -49,7 +49,8 @@ KINDS = [f"{attention}, {age}" for attention in ("softmax", "linear") for age in
 # The test-token form
 
 
-@pytest.mark.parametrize(("dtype", "off"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
+# Values are of the order of 1; in float32 processors add in different orders (AVX2: 1.6e-6 apart, AVX-512: below 1e-6).
+@pytest.mark.parametrize(("dtype", "off"), [(torch.float32, 4e-6), (torch.float64, 1e-12)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_pass_with_test_tokens_equals_a_pass_for_each_number_of_triplets(kind, dtype, off, models):
     """Each separate pass is causal, over the first n triplets and one token (x, 0, 0), as App. C.1 has it."""

@@ -64,7 +64,7 @@ def _stored(name: str) -> dict:
 
 def _seconds(job: catalogue.Job) -> float:
     """What a stored job took on one core, at the rate of the process that ended it; 0 where none is stored."""
-    source = _stored(f"paper/{run.stem(job)}.json")
+    source = _stored(f"paper/{job.stem}.json")
     here = source and source["device"] == "cpu" and source["threads"]["torch"] == 1
     return (source["seconds_per_update"] or 0) * job.config.steps if here else 0.0
 
