@@ -71,16 +71,11 @@ class Settings:
 
 @dataclass(frozen=True)
 class Stored:
-    """A stored study: held-out errors by configuration, rows at `looks` (training steps), a column for each seed."""
+    """A stored study: of each configuration the held-out error of each model after training, over the step's mean square."""
 
     settings: Settings
-    looks: list[int]
-    curves: dict[str, Float[np.ndarray, "looks models"]]
+    errors: dict[str, Float[np.ndarray, " models"]]
     provenance: dict
-
-    def errors(self, name: str) -> list[float]:
-        """Held-out error of each model of a configuration after training, relative to the step's mean square."""
-        return self.curves[name][-1].tolist()
 
 
 class StudyError(ValueError):
@@ -89,7 +84,7 @@ class StudyError(ValueError):
 
 def code_digest() -> str:
     """Twelve digits over the sources that decide the numbers."""
-    files = [Path(imitation.__file__), Path(roles.__file__), Path(__file__)]
+    files = [Path(imitation.__file__), Path(roles.__file__)]
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()[:12]
 
 
@@ -103,14 +98,12 @@ def load(path: Path | None = None) -> Stored:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         checks.one_of("schema", content["schema"], (SCHEMA,))
-        settings, looks = Settings(**content["settings"]), content["looks"]
-        curves = {name: np.array(content["curves"][name], dtype=float) for name in KINDS}
-        for name, curve in curves.items():
-            if curve.shape != (len(looks), settings.models) or not (np.isfinite(curve) & (curve > 0)).all():
-                raise ValueError(
-                    f"errors of {name!r} are not {len(looks)} x {settings.models} positive numbers"
-                )
-        return Stored(settings, looks, curves, content["provenance"])
+        settings = Settings(**content["settings"])
+        errors = {name: np.array(content["errors"][name], dtype=float) for name in KINDS}
+        for name, found in errors.items():
+            if found.shape != (settings.models,) or not (np.isfinite(found) & (found > 0)).all():
+                raise ValueError(f"errors of {name!r} are not {settings.models} positive numbers")
+        return Stored(settings, errors, content["provenance"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         why = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
         raise StudyError(
@@ -129,9 +122,9 @@ def make(settings: Settings, root: Path, tell: jobs.Tell) -> Path:
         if not path.is_file():
             tell(name)
             begun, study = datetime.now(UTC), study or settings.study
-            trained = study.train(kind)
+            errors = study.train(kind).errors
             took = (datetime.now(UTC) - begun).total_seconds()
-            write_json(path, {"looks": trained.steps, "curve": trained.curve.tolist(), "seconds": took})
+            write_json(path, {"errors": errors, "seconds": took})
         found[name] = json.loads(path.read_text(encoding="utf-8"))
         seconds += found[name]["seconds"]
     made = provenance(
@@ -140,11 +133,7 @@ def make(settings: Settings, root: Path, tell: jobs.Tell) -> Path:
     content = {
         "schema": SCHEMA,
         "settings": vars(settings),
-        "looks": found[FULL]["looks"],
-        "curves": {
-            name: [[float(f"{error:.6g}") for error in row] for row in one["curve"]]
-            for name, one in found.items()
-        },
+        "errors": {name: [float(f"{error:.6g}") for error in one["errors"]] for name, one in found.items()},
         "provenance": made | {"code": code_digest(), "seconds": round(seconds, 1)},
     }
     path = root / NAME

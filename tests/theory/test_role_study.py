@@ -20,10 +20,10 @@ def test_what_is_made_twice_is_the_same_and_is_what_training_gives(tmp_path):
     path.unlink()
     second = role_study.load(role_study.make(SMALL, tmp_path, seen.append))
     for name in KINDS:
-        np.testing.assert_array_equal(first.curves[name], second.curves[name])
-        assert len(first.errors(name)) == 2 and first.looks[-1] == 4
+        np.testing.assert_array_equal(first.errors[name], second.errors[name])
+        assert len(first.errors[name]) == 2
     trained = SMALL.study.train(KINDS[FULL])
-    np.testing.assert_allclose(first.errors(FULL), trained.errors, rtol=1e-5)
+    np.testing.assert_allclose(first.errors[FULL], trained.errors, rtol=1e-5)
 
 
 def test_only_what_is_missing_is_trained(tmp_path):
@@ -44,11 +44,11 @@ def test_only_what_is_missing_is_trained(tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda d: d.pop("curves"),
+        lambda d: d.pop("errors"),
         lambda d: d.update(schema=99),
-        lambda d: d["curves"].pop(FULL),
-        lambda d: d["curves"].update({FULL: [[1.0]]}),
-        lambda d: d["curves"][FULL][-1].__setitem__(0, -1.0),
+        lambda d: d["errors"].pop(FULL),
+        lambda d: d["errors"].update({FULL: [1.0]}),
+        lambda d: d["errors"][FULL].__setitem__(0, -1.0),
         lambda d: d["settings"].update(models=True),
     ],
 )
