@@ -43,7 +43,7 @@ class Build:
 
     def anew(self, cpu: str = HERE) -> None:
         self.began += 1
-        for name in CLAIMS:
+        for name, claims in CLAIMS.items():
             self.file(
                 name,
                 "run.json",
@@ -51,7 +51,7 @@ class Build:
             )
             parts = {
                 id: {"id": id, "parts": given or {}, "untestable": None if given else "too large"}
-                for id, given in CLAIMS[name].items()
+                for id, given in claims.items()
             }
             self.file(name, "claims.json", list(parts.values()))
             self.file(name, "numbers.json", {"share": 0.125, "shown": "0.53 of 12"})
