@@ -244,7 +244,8 @@ def test_the_page_shows_only_whole_reports(made):
 # A fresh build
 
 
-MAKEFILE = """book:
+MAKEFILE = """.PHONY: book
+book:
 \t@test -z "$$PYTHONPATH$$ICA_COMMIT$(SET)" && test -n "$$ICA_CALLS"
 \t@mkdir -p build && cp -r "{ready}" build/ci && pwd > "{ready}.place"
 \t@{then}
