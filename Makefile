@@ -19,10 +19,11 @@ TOKENS ?=
 PLACES ?=
 OUT ?=
 CLUSTER ?=
+ARGS ?=
 PYTHON ?= python3
 # Values reach the programs as they were typed, by the environment: make does not expand a $ in them.
 SETTINGS := PROFILE SET JOBS SNAKEMAKE_FLAGS SCALE RUNS THREADS MODEL BBQ MODELS LIMIT PYTHON \
-    ITEMS DEVICE DTYPE TEMPLATE ATTACKS TOKENS PLACES OUT CLUSTER
+    ITEMS DEVICE DTYPE TEMPLATE ATTACKS TOKENS PLACES OUT CLUSTER ARGS
 $(foreach name,$(SETTINGS),$(eval override $(name) := $$(value $(name))))
 export $(SETTINGS)
 export PYTHONUTF8 := 1
@@ -39,7 +40,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check $(if $(MAKE_TERM
 # `exec`, so that a signal to make reaches the build.
 BOOK := exec $(BIN)/python -m ica.build.book --under-make --limit="$$LIMIT" --cluster="$$CLUSTER"
 
-.PHONY: help book test faults lint repeat stored sweep ladder taught paper-llm clean moved
+.PHONY: help book test faults lint repeat verify stored sweep ladder taught paper-llm clean moved
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -73,6 +74,9 @@ lint: $(READY) ## check style, and that notebooks are stored without outputs
 
 repeat: $(READY) ## build twice from nothing and compare the figure data bit by bit
 	@$(BIN)/python -m ica.build.repeat --limit="$$LIMIT" --profile="$$PROFILE" --jobs="$$JOBS"
+
+verify: $(READY) ## build in a fresh clone and environment, compare with results/reference.json (ARGS="--accept": make it)
+	@exec $(BIN)/python -m ica.build.verify --limit="$$LIMIT" --jobs="$$JOBS" $$ARGS
 
 stored: $(READY) ## train the runs of a scale (SCALE=paper) and keep their results in results/paper
 	@$(BOOK) --target=stored --scale="$$SCALE" --runs="$$RUNS" --threads="$$THREADS" --jobs="$$JOBS" \

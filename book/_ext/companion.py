@@ -20,6 +20,7 @@ import companion_made
 import companion_runs
 import companion_scale
 import companion_slider
+import companion_verified
 import nbformat
 from companion_data import notebook_names, read, records
 from docutils import nodes
@@ -156,7 +157,7 @@ def setup(app: Sphinx) -> dict:
         companion_cite,
         companion_head,
     ]
-    modules += [companion_gallery, companion_made, companion_scale, companion_slider]
+    modules += [companion_gallery, companion_made, companion_scale, companion_slider, companion_verified]
     for module in modules:
         module.setup(app)
     app.connect("config-inited", configure)

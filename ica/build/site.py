@@ -18,7 +18,7 @@ from pathlib import Path
 
 import nbformat
 
-from ica.build import faults, jobs, notebooks
+from ica.build import faults, jobs, notebooks, reference
 from ica.build.mend import remove
 from ica.build.stage import stage, state
 from ica.record import seals
@@ -56,12 +56,15 @@ def source_digest(root: Path, runs: Mapping[str, str]) -> str:
         "_config.yml",
         "_toc.yml",
         "CITATION.cff",
+        "ica/build/alike.py",
         "ica/build/download.py",
         "ica/build/graph.py",
+        "ica/build/reference.py",
         "ica/build/stage.py",
         "ica/build/stored.py",
         "ica/build/site.py",
         "ica/record/outside.py",
+        reference.LAST,
     )
     files = [root / name for name in names] + [*root.glob("book/**/*"), *root.glob("notebooks/*.ipynb")]
     return _files_digest(

@@ -24,7 +24,7 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_markdown_cell, new_output
 
-from ica.build import faults, notebooks, peaks
+from ica.build import faults, notebooks, peaks, reference
 from ica.record.outside import plain_text
 from ica.record.provenance import git, no_repository, write_json
 
@@ -230,6 +230,7 @@ def stage(root: Path, out: Path) -> Path:
     shutil.copy(out / "paper_claims.json", site / "_record" / "paper.json")
     write_json(site / "_record" / "faults.json", [asdict(fault) for fault in faults.read(root)])
     write_json(site / "_record" / "peaks.json", peaks.gather(out))
+    write_json(site / "_record" / "verified.json", reference.shown(root))
     write_json(site / "_record" / "site.json", state(root) | {"profile": out.name})
     return site
 

@@ -62,9 +62,9 @@ def seconds(content: dict) -> float | None:
 
 
 def summary(folder: Path) -> list[dict]:
-    """Of each folder of stored results: its name, files, size in bytes, time in s, longest time of a file in s, processors."""
+    """Of each folder below that of the stored results: its name, files, size in bytes, time in s, longest time of a file in s, processors."""
     found = []
-    for place in sorted({path.parent for path in files(folder)}):
+    for place in sorted({path.parent for path in files(folder)} - {folder}):
         own = [path for path in files(folder) if path.parent == place]
         contents = [json.loads(path.read_text(encoding="utf-8")) for path in own if path.suffix == ".json"]
         took = [time for time in map(seconds, contents) if time is not None]
