@@ -17,6 +17,7 @@ import companion_figures
 import companion_gallery
 import companion_head
 import companion_launch
+import companion_local
 import companion_made
 import companion_runs
 import companion_scale
@@ -157,7 +158,8 @@ def setup(app: Sphinx) -> dict:
         companion_cite,
         companion_head,
     ]
-    modules += [companion_gallery, companion_launch, companion_made, companion_scale, companion_slider]
+    modules += [companion_gallery, companion_launch, companion_local, companion_made]
+    modules += [companion_scale, companion_slider]
     for module in modules:
         module.setup(app)
     app.connect("config-inited", configure)
