@@ -26,7 +26,7 @@ PAGES = {
     "one": "<h1>1. One with \\(x\\)</h1>"
     + "".join(f"<p>{'word ' * 150}</p>" + FIGURE.format(name="tall") for _ in range(3)),
     "sub/two": "<h1>2. Two &amp; more</h1><div class='math'>\\[ x^2 = "
-    + " + ".join(f"x_{{{k}}}" for k in range(60))
+    + " + ".join(f"x_{{{k}}}" for k in range(30))
     + " \\]</div><h2 id='deep'>Deep</h2><table class='companion'><tr>"
     + "<td>cell&nbsp;cell&nbsp;cell</td>" * 12
     + "</tr></table>",
@@ -106,6 +106,21 @@ def test_a_figure_that_is_cut_is_found_and_nothing_written(project, tmp_path):
     with pytest.raises(ValueError, match="figure 1 is cut: it begins on page"):
         pdf.make(root)
     assert not (root / "build/book.pdf").exists()
+
+
+@pytest.mark.slow
+def test_what_fits_at_no_size_is_found(project, tmp_path):
+    if browser.chromium() is None:
+        pytest.skip("no Chromium here")
+    site = Path(shutil.copytree(project / "build/book", tmp_path / "book", symlinks=True))
+    page = site / "start.html"
+    page.write_text(
+        page.read_text().replace(
+            "<details", "<img src='_figures/tall.svg' style='min-width: 1400px'><details"
+        )
+    )
+    found = pdf.render(site, [("", ["start"])], pdf.about(project, site))
+    assert found.wide == ["p-start, img: "] and "wider than the page: p-start, img: " in pdf.findings(found)
 
 
 def test_what_a_title_may_lose_on_paper():
