@@ -40,7 +40,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check $(if $(MAKE_TERM
 # `exec`, so that a signal to make reaches the build.
 BOOK := exec $(BIN)/python -m ica.build.book --under-make --limit="$$LIMIT" --cluster="$$CLUSTER"
 
-.PHONY: help book test faults lint repeat verify stored sweep ladder taught paper-llm clean moved
+.PHONY: help book pdf test faults lint repeat verify stored sweep ladder taught paper-llm clean moved
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -58,6 +58,9 @@ help: ## list the commands
 book: $(READY) ## run what changed, build the site into build/book
 	@$(BOOK) --profile="$$PROFILE" --set="$$SET" --jobs="$$JOBS" --model="$$MODEL" --items="$$BBQ" \
 	    --flags="$$SNAKEMAKE_FLAGS"
+
+pdf: $(READY) ## print the built site as one file, build/book.pdf (needs Chromium)
+	@exec $(BIN)/python -m ica.build.pdf
 
 test: $(READY) ## run the tests
 	@$(BIN)/python -m pytest -n 2 -q -m "not slow"

@@ -10,7 +10,6 @@ import argparse
 import functools
 import http.server
 import re
-import shutil
 import sys
 import threading
 from collections.abc import Iterator
@@ -28,13 +27,9 @@ import layout
 import weight
 
 from ica.build import notebooks, site
+from ica.build.browser import FLAGS, chromium
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-CHROMIUM = next((path for path in map(shutil.which, NAMES) if path), None)
-FLAGS = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-]
+CHROMIUM = chromium()
 THEMES, WIDTHS = ("light", "dark"), (1280, 390)
 # Rules that the theme itself breaks, each with the reason why it stays.
 BASELINE = {

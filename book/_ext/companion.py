@@ -16,6 +16,8 @@ import companion_faults
 import companion_figures
 import companion_gallery
 import companion_head
+import companion_launch
+import companion_local
 import companion_made
 import companion_runs
 import companion_scale
@@ -65,7 +67,7 @@ def configure(app: Sphinx, config: object) -> None:
     url = address(REPOSITORY_URL, options.get("repository_url")) or origin(project_root())
     if url:
         options.update(repository_url=url, use_repository_button=True)
-        # Binder installs environment.yml; elsewhere (Colab) a notebook would not find the package.
+        # Binder installs environment.yml; for Colab see companion_launch.
         options["launch_buttons"] = {"notebook_interface": "jupyterlab", "binderhub_url": BINDER}
     else:
         options.pop("launch_buttons", None)
@@ -157,7 +159,8 @@ def setup(app: Sphinx) -> dict:
         companion_cite,
         companion_head,
     ]
-    modules += [companion_gallery, companion_made, companion_scale, companion_slider, companion_verified]
+    modules += [companion_gallery, companion_launch, companion_local, companion_made]
+    modules += [companion_scale, companion_slider, companion_verified]
     for module in modules:
         module.setup(app)
     app.connect("config-inited", configure)

@@ -20,13 +20,14 @@ from pathlib import Path
 
 import psutil
 
-from ica.build import cluster, jobs, mend, notebooks, peaks, stored
+from ica.build import cluster, crate, jobs, mend, notebooks, peaks, stored
 from ica.build.lock import alone
 from ica.build.progress import Progress, failures
 from ica.build.settings import PAPER, TARGETS, Settings
 from ica.build.site import replace
 from ica.build.stage import state
 from ica.record.outside import plain_text
+from ica.record.provenance import write_json
 
 # By content alone (see the Snakefile); jobs that another notebook's failure does not touch still run.
 FLAGS = ("--rerun-triggers", "params", "--rerun-incomplete", "--keep-going", "--nolock", "--nocolor")
@@ -126,7 +127,7 @@ def _snakemake(root: Path, settings: Settings, cores: int, flags: list[str]) -> 
 
 
 def publish(root: Path, settings: Settings) -> Path:
-    """Copy the finished site and its claims to build/book and build/claims.json; the first page.
+    """Copy the finished site and its claims to build/book and build/claims.json, and say what was made; the first page.
 
     Raises:
         OSError: it cannot be written; the book that was there stays.
@@ -139,9 +140,11 @@ def publish(root: Path, settings: Settings) -> Path:
         shutil.copytree(out / "html", new, ignore=shutil.ignore_patterns(".snakemake*"))
         for source, copy in copies.items():
             shutil.copy(source, copy)
+        made = crate.metadata(root, out, new)
         replace(new, book)
         for copy in copies.values():
             os.replace(copy, root / "build" / copy.name[1:].removesuffix(".new"))
+        write_json(root / "build" / crate.FILE, made)
     except shutil.Error as error:  # of many files: the first says what is wrong
         raise OSError(0, str(error.args[0][0][2]), str(new)) from error
     finally:

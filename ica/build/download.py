@@ -1,6 +1,7 @@
 """A notebook as a reader downloads it: roles and directives of the book turned to text, numbers and links that plain Jupyter shows.
 
-The page's own words stay; what a run measured stands in them as on the page. A first cell says where the package `ica` comes from.
+The page's own words stay; what a run measured stands in them as on the page. A first cell says where the package `ica` comes from,
+and fetches it in Colab.
 """
 
 import copy
@@ -19,10 +20,21 @@ OPTION = re.compile(r"\A(?::([\w-]+):[ ]?([^\n]*)\n)")
 FIRST = """try:
     import ica
 except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        "This notebook needs the package `ica`. It comes with the repository{where}: "
-        "run `make book` in a clone, and open the notebook with that clone's .venv."
-    ) from error"""
+    import os, subprocess, sys
+    repository, place = REPOSITORY, os.path.abspath("ica-companion")
+    if not repository or "COLAB_RELEASE_TAG" not in os.environ:
+        where = f" ({repository})" if repository else ""
+        raise ModuleNotFoundError(
+            f"This notebook needs the package `ica`. It comes with the repository{where}: "
+            "run `make book` in a clone, and open the notebook with that clone's .venv."
+        ) from error
+    # A machine of Colab is the reader's for a day: the repository is fetched and installed there.
+    if not os.path.isdir(place):
+        subprocess.run(["git", "clone", "--quiet", "--", repository, place], check=True)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--editable", place]
+    subprocess.run(pip, check=True)
+    sys.path.insert(0, place)
+    import ica"""
 
 
 @dataclass
@@ -131,6 +143,6 @@ def plain(source: nbformat.NotebookNode, name: str, known: Known) -> nbformat.No
     for cell in page.cells:
         if cell.cell_type == "markdown":
             cell.source = markdown(cell.source, name, known)
-    where = f" ({known.repository})" if known.repository else ""
-    page.cells.insert(1, new_code_cell(FIRST.replace("{where}", where), id="needs-ica"))
+    first = FIRST.replace("REPOSITORY", repr(known.repository))
+    page.cells.insert(1, new_code_cell(first, id="needs-ica"))
     return page

@@ -27,6 +27,7 @@ from ica.record.provenance import git, project_root
 
 REPOSITORY_URL = "ICA_REPOSITORY_URL"
 BOOK_URL = "ICA_BOOK_URL"
+PAGES = "ICA_PAGES"  # branch, and folder, that holds the published site
 HOSTS = ("github.com", "gitlab.com")  # whose repositories Binder opens
 SEAL = "html.seal.json"  # beside the built pages
 
@@ -74,6 +75,7 @@ def source_digest(root: Path, runs: Mapping[str, str]) -> str:
         state(root),
         os.environ.get(REPOSITORY_URL),
         os.environ.get(BOOK_URL),
+        os.environ.get(PAGES),
         origin(root),
         [asdict(fault) for fault in faults.read(root)],
     )

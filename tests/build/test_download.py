@@ -1,5 +1,6 @@
 """A downloaded notebook reads well in plain Jupyter: no markup of the book is left, numbers and verdicts are in their places."""
 
+import os
 import re
 import subprocess
 import sys
@@ -105,6 +106,29 @@ def test_the_first_cell_says_where_ica_comes_from(known, where):
     done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("ModuleNotFoundError: This notebook needs the package `ica`") and where in last
+
+
+def test_in_colab_the_first_cell_fetches_and_installs_the_repository(tmp_path):
+    origin = tmp_path / "it's origin"
+    (origin / "ica").mkdir(parents=True)
+    (origin / "ica/__init__.py").touch()
+    (tmp_path / "pip").mkdir()
+    (tmp_path / "pip/__init__.py").touch()
+    (tmp_path / "pip/__main__.py").write_text(
+        "import sys\nopen('asked', 'a').write(' '.join(sys.argv[1:]) + '\\n')\n"
+    )
+    identity = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+    for words in (("init", "-q"), ("add", "."), (*identity, "commit", "-qm", "first")):
+        subprocess.run(["git", *words], cwd=origin, check=True)
+    known = download.Known({}, {}, repository=str(origin))
+    cell = download.plain(new_notebook(cells=[new_markdown_cell("# A", id="a")]), "demo", known).cells[1]
+    command = [sys.executable, "-S", "-c", f"{cell.source}\nprint(ica.__file__)"]
+    there = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path), "COLAB_RELEASE_TAG": "release"}
+    for _ in range(2):  # a second run of the cell finds the clone
+        done = subprocess.run(command, cwd=tmp_path, env=there, capture_output=True, text=True, check=False)
+        assert done.stdout.strip() == str(tmp_path / "ica-companion/ica/__init__.py"), done.stderr
+    asked = f"install --quiet --editable {tmp_path / 'ica-companion'}"
+    assert (tmp_path / "asked").read_text().splitlines() == [asked] * 2
 
 
 def test_the_site_offers_it(built):
