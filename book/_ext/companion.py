@@ -16,6 +16,7 @@ import companion_faults
 import companion_figures
 import companion_gallery
 import companion_head
+import companion_items
 import companion_made
 import companion_runs
 import companion_scale
@@ -156,7 +157,7 @@ def setup(app: Sphinx) -> dict:
         companion_cite,
         companion_head,
     ]
-    modules += [companion_gallery, companion_made, companion_scale, companion_slider]
+    modules += [companion_gallery, companion_items, companion_made, companion_scale, companion_slider]
     for module in modules:
         module.setup(app)
     app.connect("config-inited", configure)
