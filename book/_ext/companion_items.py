@@ -11,7 +11,7 @@ from companion_data import Directive, number, raw, read, text
 from docutils import nodes
 from sphinx.application import Sphinx
 
-from ica.record.outside import plain_values
+from ica.record.outside import plain_text, plain_values
 
 FOLDER = "_items"
 EXAMPLES = 3  # dialogues that stand in the page itself
@@ -93,7 +93,7 @@ class SingleItems(Directive):
                 rows.append([[text(cell)] for cell in (asked, step.tail.strip(), *told(step, item.options))])
         names = item.options[record["gold"]], record["category"].replace("_", " "), record["condition"]
         head = text("{1}, {2}; right: {0}".format(*names), "rubric")
-        stem = found["core"][0].stem.removeprefix(dialogues.leads()["{lead verdict}"])
+        stem = plain_text(found["core"][0].stem.removeprefix(dialogues.leads()["{lead verdict}"]))
         table = self.table(
             ["Asked", "Added to the prompt", "Log-probability (nats), or text", "Result"], rows
         )

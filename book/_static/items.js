@@ -41,6 +41,8 @@
     const words = html("input", { type: "search", input: () => filter(), autocomplete: "off", spellcheck: "false" });
     const count = html("p", { role: "status" }), list = html("ol", {}), shown = html("section", { class: "dialogue", "aria-label": "Dialogue" });
     const more = html("button", { type: "button", click: () => { state.many += PAGE; draw(); } }, "Show more");
+    const move = (by) => { const next = found[found.indexOf(state.item) + by]; if (next) { choose(next); shown.querySelector("h2").focus(); } };
+    const [previous, next] = [["Previous", -1], ["Next", 1]].map(([name, by]) => html("button", { type: "button", click: () => move(by) }, name));
 
     // Which items: a word of the search may stand anywhere in the texts or in what the model wrote.
     const pair = (item) => state.data.records[item.id]?.outcomes[+outcome.choice.value] ?? null;
@@ -67,10 +69,16 @@
       const asked = items.filter((item) => state.data.records[item.id] && pair(item)).length;
       count.textContent = `${found.length} of ${asked} items of ${models[+state.model]} that were asked with this correction`;
       list.replaceChildren(...found.slice(0, state.many).map((item) => html("li", {}, html("button",
-        { type: "button", "aria-current": state.item === item ? "true" : null, click: () => choose(item) },
+        { type: "button", click: () => choose(item) },
         html("span", { class: "facts" }, `${plain(item.category)}, ${item.condition}: ${pair(item).map((answer) => mark(item, answer)).join(" → ")}`),
         html("span", {}, `${item.context} ${item.question}`)))));
       more.hidden = found.length <= state.many;
+      current();
+    }
+    function current() {
+      const at = found.indexOf(state.item);
+      for (const [k, row] of [...list.children].entries()) row.firstChild.setAttribute("aria-current", k === at ? "true" : "false");
+      [previous.disabled, next.disabled] = [!found[at - 1], !found[at + 1]];
     }
 
     // One dialogue.
@@ -101,8 +109,8 @@
     };
     const step = (item, [label, , tail, kind, read, chosen]) => {
       const { texts } = state.data, type = texts[kind], answer = type === "said" && chosen !== null;
-      return html("li", {}, html("h4", {}, fill(texts[label], item)),
-        html("pre", { tabindex: "0", "aria-label": "added to the prompt" }, fill(texts[tail], item).trim() || "(the question alone)"),
+      return html("li", {}, html("h3", {}, fill(texts[label], item)),
+        html("pre", {}, fill(texts[tail], item).trim() || "(the question alone)"),
         type === "said" ? html("blockquote", {}, fill(texts[read], item)) : table(item, type, read, chosen),
         answer ? html("p", {}, chosen < 0 ? "It names no option." : `It names: ${item.options[chosen]} (${mark(item, chosen)}).`) : null);
     };
@@ -111,7 +119,7 @@
       const { steps } = state.data.records[item.id], { texts } = state.data, rows = [];
       let before = null;
       for (const one of steps[name] ?? []) {
-        if (one[1] !== before) rows.push(html("li", { class: "stem" }, html("h4", {}, "The prompt begins"), html("pre", { tabindex: "0", "aria-label": "prompt" }, fill(texts[one[1]], item))));
+        if (one[1] !== before) rows.push(html("li", { class: "stem" }, html("h3", {}, "The prompt begins"), html("pre", {}, fill(texts[one[1]], item))));
         before = one[1];
         rows.push(step(item, one));
       }
@@ -119,21 +127,20 @@
       return rows.length ? html("details", { open: opened ? "" : null }, html("summary", {}, `${title} (${steps[name].length} readings)`),
         html("p", {}, "Used on: ", ...links), html("ol", {}, ...rows)) : null;
     };
-    function choose(item, move = true) {
+    function choose(item, told = true) {
       state.item = item;
-      const { outcomes: pairs } = state.data.records[item.id], at = found.indexOf(item);
+      const { outcomes: pairs } = state.data.records[item.id];
       const line = (name, k) => html("tr", {}, html("th", { scope: "row" }, name),
         ...(pairs[k] ? pairs[k].map((answer) => html("td", {}, answer < 0 ? "no option" : item.options[answer], " ", html("span", { class: "tag" }, mark(item, answer)))) : [html("td", { colspan: "2" }, "not asked")]));
-      const go = (k, words) => html("button", { type: "button", disabled: found[k] ? null : "", click: () => { choose(found[k]); shown.querySelector("h3").focus(); } }, words);
       shown.replaceChildren(
-        html("h3", { tabindex: "-1" }, `${plain(item.category)}, ${item.condition}: ${item.question}`),
-        html("p", { class: "steps" }, go(at - 1, "Previous"), go(at + 1, "Next"), html("span", {}, `Item ${item.id}, ${models[+state.model]}`)),
+        html("h2", { tabindex: "-1" }, `${plain(item.category)}, ${item.condition}: ${item.question}`),
+        html("p", { class: "steps" }, previous, next, html("span", {}, `Item ${item.id}, ${models[+state.model]}`)),
         html("p", {}, item.context), html("ul", {}, ...item.options.map((name, k) => html("li", {}, name, " ", ...tags(item, k)))),
         html("table", {}, html("thead", {}, html("tr", {}, ...["correction", "first answer", "second answer"].map((name) => html("th", { scope: "col" }, name)))),
           html("tbody", {}, ...outcomes.map(line))),
         ...blocks.map((one, k) => part(item, one, k === 0)).filter(Boolean));
-      if (move) history.replaceState(null, "", `#${item.id}-${state.model}`);
-      draw();
+      if (told) history.replaceState(null, "", `#${item.id}-${state.model}`);
+      current();
     }
 
     const open = (name) => load(name).then((data) => {
@@ -145,7 +152,7 @@
     const [, id, place] = location.hash.match(/^#([0-9a-f]{16})-(\d+)$/) ?? [];
     state.item = items.find((item) => item.id === id) ?? null;
     if (models[+place]) state.model = model.choice.value = place;
-    const given = Object.entries(leads).map(([name, text]) => html("details", {}, html("summary", {}, `Demonstrations: ${name.slice(6, -1)}`), html("pre", { tabindex: "0", "aria-label": "demonstrations" }, text.trim())));
+    const given = Object.entries(leads).map(([name, text]) => html("details", {}, html("summary", {}, `Demonstrations: ${name.slice(6, -1)}`), html("pre", {}, text.trim())));
     here.previousElementSibling.replaceWith(html("div", { class: "items-app" },
       html("div", { class: "settings", role: "group", "aria-label": "Which items" }, model.label, html("label", { class: "wide" }, html("span", {}, "Search"), words),
         ...[category, condition, outcome, first, second, block].map(({ label }) => label)),

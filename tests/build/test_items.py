@@ -22,10 +22,9 @@ def some() -> tuple[results.Reading, dict]:
     age = [record for record in reading.records if record["category"] == "Age"][:3]
     others = {record["category"]: record for record in reading.records if record["category"] != "Age"}
     records = age + list(others.values())[:3]
-    plain = ("A cat and a dog ran.", "Who ran?", ("The cat", "Unknown", "The dog"))
+    plain = ("A zebra and a quokka ran.", "Who ran?", ("The zebra", "Unknown", "The quokka"))
     texts = {age[0]["id"]: (EVIL, "Who </pre>?", ("<i>one</i>", EVIL, "two")), age[1]["id"]: plain}
-    golds = {record["id"]: record["gold"] for record in age}
-    known = {key: dialogues.Words(key, *value, golds[key]) for key, value in texts.items()}
+    known = {one["id"]: dialogues.words(one, *texts[one["id"]]) for one in age if one["id"] in texts}
     return replace(reading, records=records), known
 
 
@@ -100,7 +99,7 @@ def visit(built, monkeypatch):
             page.on("dialog", lambda dialog: wrong.append(dialog.message) or dialog.dismiss())
             page.goto((built / "book/items.html").as_uri() + anchor)
             if scripts:
-                page.wait_for_selector(".dialogue h3")
+                page.wait_for_selector(".dialogue h2")
             return page
 
         yield opened
@@ -113,7 +112,7 @@ def test_texts_are_shown_as_they_are(visit):
     reading, known = some()
     one = known[reading.records[0]["id"]]
     assert page.locator(".items-app :is(img, b, i)").count() == 0
-    assert page.locator(".dialogue h3").inner_text().endswith("Who </pre>?")
+    assert page.locator(".dialogue h2").inner_text().endswith("Who </pre>?")
     shown = page.locator(".dialogue pre").all_text_contents()
     for step in dialogues.steps(one, reading.records[0])["core"]:
         assert step.tail.strip().replace("\u2028", "\n") in [text.replace("\u2028", "\n") for text in shown]
@@ -124,17 +123,17 @@ def test_filters_search_and_keys(visit):
     page = visit()
     count, rows = page.locator(".items-app p[role=status]"), page.locator(".list li")
     assert count.inner_text().startswith("6 of 6") and rows.count() == 6
-    page.get_by_label("Search").fill("CAT ran")
+    page.get_by_label("Search").fill("QUOKKA zebra")
     assert rows.count() == 1 and count.inner_text().startswith("1 of 6")
     page.get_by_label("Search").fill("")
     page.get_by_label("Category").select_option("Age")
     assert rows.count() == 3
     page.locator(".list button").nth(1).focus()
     page.keyboard.press("Enter")
-    assert page.locator(".dialogue h3").inner_text().endswith("Who ran?")
+    assert page.locator(".dialogue h2").inner_text().endswith("Who ran?")
     assert page.url.endswith(f"#{some()[0].records[1]['id']}-0")
     page.get_by_role("button", name="Next").click()
-    assert page.evaluate("document.activeElement.tagName") == "H3"
+    assert page.evaluate("document.activeElement.tagName") == "H2"
     page.get_by_label("Category").select_option("")
     found = [dialogues.outcomes(record)[1] for record in some()[0].records]
     page.get_by_label("Correction").select_option("self-critique")
@@ -145,7 +144,7 @@ def test_filters_search_and_keys(visit):
 def test_an_address_leads_to_an_item_of_a_model(visit):
     record = some()[0].records[1]
     page = visit(anchor=f"#{record['id']}-1")
-    assert page.locator(".dialogue h3").inner_text().endswith("Who ran?")
+    assert page.locator(".dialogue h2").inner_text().endswith("Who ran?")
     assert page.get_by_label("Model").input_value() == "1"
 
 

@@ -21,14 +21,14 @@ class Listening(Engine):
 
     def __init__(self, model):
         super().__init__(model)
-        self.asked: list[str] = []
+        self.heard: list[str] = []
 
     def score(self, requests, *more):
-        self.asked += [request.context for request in requests]
+        self.heard += [request.context for request in requests]
         return super().score(requests, *more)
 
     def generate(self, contexts, *more):
-        self.asked += contexts
+        self.heard += contexts
         return super().generate(contexts, *more)
 
 
@@ -43,9 +43,9 @@ def asked(engine) -> tuple[list[dict], dict[str, list[str]]]:
     records, contexts = [], {}
     cores = []
     for block in dialogues.TITLES:
-        engine.asked = []
+        engine.heard = []
         found = measure.ask(engine, FEW, block, cores)
-        contexts[block] = engine.asked
+        contexts[block] = engine.heard
         cores = cores or found
         records = records or [_facts(one) for one in FEW]
         for record, one in zip(records, found, strict=True):

