@@ -95,17 +95,17 @@
     const table = (item, kind, read, chosen) => {
       const rows = Array.isArray(read[0]) ? read : [read], { counts } = state.data.records[item.id], options = kind === "options" || kind === "scores";
       const each = rows.map((row) => shares(kind === "options" ? row.map((sum, k) => sum / counts[k]) : row));
-      const names = options ? item.options : kind.split("/"), order = rows.length > 1 ? "by rotation" : "";
+      const names = options ? item.options : kind.split("/"), order = rows.length > 1 ? ", by order" : "";
       const row = (name, k) => {
         const share = each.reduce((sum, one) => sum + one[k], 0) / each.length;
         return html("tr", { class: k === chosen ? "chosen" : null },
           html("th", { scope: "row" }, k === chosen ? "▸ " : "", name, " ", ...(options ? tags(item, k) : []), k === chosen ? html("span", { class: "tag" }, "chosen") : null),
           html("td", {}, html("span", { class: "bar", style: `--share: ${(100 * share).toFixed(1)}%`, "aria-hidden": "true" }), html("span", {}, share.toFixed(2))),
-          html("td", {}, rows.map((one) => signed(one[k])).join(", ")));
+          html("td", { class: "numbers" }, ...rows.flatMap((one, at) => [at ? ", " : "", html("span", {}, signed(one[k]))])));
       };
-      const unit = kind === "scores" ? "score" : "log-probability, nats";
+      const unit = kind === "scores" ? "score" : "nats";
       return html("table", {}, html("thead", {}, html("tr", {}, html("th", { scope: "col" }, options ? "option" : "verdict"),
-        html("th", { scope: "col" }, "share"), html("th", { scope: "col" }, `${unit} ${order}`.trim()))), html("tbody", {}, ...names.map(row)));
+        html("th", { scope: "col" }, "share"), html("th", { scope: "col" }, `${unit}${order}`))), html("tbody", {}, ...names.map(row)));
     };
     const step = (item, [label, , tail, kind, read, chosen]) => {
       const { texts } = state.data, type = texts[kind], answer = type === "said" && chosen !== null;

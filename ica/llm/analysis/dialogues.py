@@ -85,7 +85,7 @@ def _most(values: Sequence[float]) -> int:
 def _core(item: Item, record: dict) -> Iterator[Step]:
     core, stem = record["core"], blocks.stem(item, "verdict", record["rotation"])
     first = [core[f"first/{turn}"] for turn in range(3)]
-    yield Step("First answer, options in three rotations", stem, "\nAttempt:", OPTIONS, first, core["answer"])
+    yield Step("First answer, options in three orders", stem, "\nAttempt:", OPTIONS, first, core["answer"])
     for k, option in enumerate(item.options):
         tail, read = prompts.attempt(option) + "\nVerdict:", core[f"check/{k}"]
         yield Step(f"Own verdict on “{option}”", stem, tail, "right/wrong", read, int(not read[0] > read[1]))
@@ -164,7 +164,7 @@ def _bare(item: Item, record: dict) -> Iterator[Step]:
     lines = [f"{letter} {option}" for letter, option in zip(letters, item.options, strict=True)]
     stem = prompts.ask(item.context, item.question, lines)
     for method in METHODS:
-        label = f"First answer by {METHOD_NAMES[method]}, options in three rotations"
+        label = f"First answer by {METHOD_NAMES[method]}, options in three orders"
         read = found[method]
         mean = [sum(_shares(row)[k] for row in read) for k in range(3)]
         yield Step(label, stem, "\nAnswer:", SCORES, read, _most(mean))
