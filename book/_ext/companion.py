@@ -16,6 +16,7 @@ import companion_faults
 import companion_figures
 import companion_gallery
 import companion_head
+import companion_items
 import companion_launch
 import companion_local
 import companion_made
@@ -159,8 +160,8 @@ def setup(app: Sphinx) -> dict:
         companion_cite,
         companion_head,
     ]
-    modules += [companion_gallery, companion_launch, companion_local, companion_made]
-    modules += [companion_scale, companion_slider, companion_verified]
+    modules += [companion_gallery, companion_items, companion_launch, companion_local]
+    modules += [companion_made, companion_scale, companion_slider, companion_verified]
     for module in modules:
         module.setup(app)
     app.connect("config-inited", configure)

@@ -68,6 +68,7 @@ def source_digest(root: Path, runs: Mapping[str, str]) -> str:
         reference.LAST,
     )
     files = [root / name for name in names] + [*root.glob("book/**/*"), *root.glob("notebooks/*.ipynb")]
+    files += [path for name in ("analysis", "bbq", "protocol") for path in root.glob(f"ica/llm/{name}/*")]
     return _files_digest(
         root,
         files,

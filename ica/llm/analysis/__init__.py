@@ -1,3 +1,3 @@
 """What answers say: `metrics` and `statistics` measure, `conditions`, `effects`, `selfcheck` and
-`correlation` compare, `plots` draws.
+`correlation` compare, `plots` draws, `dialogues` puts single items together again.
 """
