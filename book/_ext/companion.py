@@ -18,6 +18,7 @@ import companion_gallery
 import companion_head
 import companion_items
 import companion_launch
+import companion_light
 import companion_local
 import companion_made
 import companion_runs
@@ -149,6 +150,7 @@ def finish(app: Sphinx, error: Exception | None) -> None:
     if error is None and app.builder.format == "html":
         copy_mathjax(app)
         copy_records(app)
+        companion_light.lighten(Path(app.outdir))
 
 
 def setup(app: Sphinx) -> dict:
