@@ -36,7 +36,7 @@
     const condition = select("Condition", all([...new Set(items.map((item) => item.condition))]));
     const outcome = select("Correction", outcomes.map((name, k) => [k, name]));
     const first = select("First answer", [["", "all"], ["1", "right"], ["0", "wrong"]]);
-    const second = select("Second answer", [["", "all"], ["same", "the same"], ["changed", "changed"], ["01", "wrong to right"], ["10", "right to wrong"], ["00", "wrong to wrong"]]);
+    const second = select("Second answer", [["", "all"], ["same", "the same"], ["changed", "changed"], ["01", "wrong to right"], ["10", "right to wrong"], ["00", "wrong to other wrong"]]);
     const block = select("Stored", [["", "all"], ...blocks.map(({ name, title }) => [name, title])]);
     const words = html("input", { type: "search", input: () => filter(), autocomplete: "off", spellcheck: "false" });
     const count = html("p", { role: "status" }), list = html("ol", {}), shown = html("section", { class: "dialogue", "aria-label": "Dialogue" });

@@ -124,10 +124,10 @@ def test_filters_search_and_keys(visit):
     page = visit()
     count, rows = page.locator(".items-app p[role=status]"), page.locator(".list li")
     assert count.inner_text().startswith("6 of 6") and rows.count() == 6
-    page.get_by_label("Search").fill("QUOKKA zebra")
+    page.get_by_role("searchbox").fill("QUOKKA zebra")
     assert rows.count() == 1 and count.inner_text().startswith("1 of 6")
-    page.get_by_label("Search").fill("")
-    page.get_by_label("Category").select_option("Age")
+    page.get_by_role("searchbox").fill("")
+    page.get_by_role("combobox", name="Category", exact=True).select_option("Age")
     assert rows.count() == 3
     page.locator(".list button").nth(1).focus()
     page.keyboard.press("Enter")
@@ -135,10 +135,10 @@ def test_filters_search_and_keys(visit):
     assert page.url.endswith(f"#{some()[0].records[1]['id']}-0")
     page.get_by_role("button", name="Next").click()
     assert page.evaluate("document.activeElement.tagName") == "H2"
-    page.get_by_label("Category").select_option("")
+    page.get_by_role("combobox", name="Category", exact=True).select_option("")
     found = [dialogues.outcomes(record)[1] for record in some()[0].records]
-    page.get_by_label("Correction").select_option("self-critique")
-    page.get_by_label("Second answer").select_option("changed")
+    page.get_by_role("combobox", name="Correction", exact=True).select_option("self-critique")
+    page.get_by_role("combobox", name="Second answer", exact=True).select_option("changed")
     assert rows.count() == sum(a != b for a, b in found)
 
 
@@ -146,7 +146,7 @@ def test_an_address_leads_to_an_item_of_a_model(visit):
     record = some()[0].records[1]
     page = visit(anchor=f"#{record['id']}-1")
     assert page.locator(".dialogue h2").inner_text().endswith("Who ran?")
-    assert page.get_by_label("Model").input_value() == "1"
+    assert page.get_by_role("combobox", name="Model", exact=True).input_value() == "1"
 
 
 def test_without_scripts_three_dialogues_stay(visit):
