@@ -170,7 +170,9 @@ def test_every_job_of_a_build_has_its_peak_on_the_page(built, tmp_path):
     found = peaks.gather(Path(shutil.copytree(built / "build/ci", tmp_path / "ci")))
     assert found.keys() == {"alpha", "beta", "gamma", "claims", "site"}
     assert all(20 < one["peak"] < 4096 for one in found.values())
-    assert all(one["seconds"] > 1 for name, one in found.items() if name != "claims")  # these take milliseconds
+    assert all(
+        one["seconds"] > 1 for name, one in found.items() if name != "claims"
+    )  # these take milliseconds
     rows = peaks.kinds(found)
     assert {(row.name, row.count) for row in rows} == {("notebooks", 3), ("claims and site", 2)}
     assert rows[0].peak == max(one["peak"] for one in found.values()) == found[rows[0].largest]["peak"]
