@@ -116,7 +116,7 @@ def test_what_fits_at_no_size_is_found(project, tmp_path):
     page = site / "start.html"
     page.write_text(
         page.read_text().replace(
-            "<details", "<img src='_figures/tall.svg' style='min-width: 1400px'><details"
+            "<details", "<img src='_figures/tall.svg' style='min-width: 3000px'><details"
         )
     )
     found = pdf.render(site, [("", ["start"])], pdf.about(project, site))
