@@ -58,7 +58,7 @@ class SingleItems(Directive):
         static += text("Demonstrations that stand before each question are left out.")
         for record in rows[:EXAMPLES]:
             static += self.dialogue(record, dialogues, known)
-        absent = [] if known else [nodes.admonition("", text(ABSENT), classes=["warning"])]
+        absent = [] if known else [nodes.warning("", text(ABSENT))]
         return [*absent, *self.frame(static)]
 
     def block(self, name: str, title: str, pages: dict) -> dict:
