@@ -10,6 +10,7 @@ import os
 import shutil
 from pathlib import Path
 
+import companion_bench
 import companion_cite
 import companion_claims
 import companion_faults
@@ -156,7 +157,7 @@ def setup(app: Sphinx) -> dict:
         companion_cite,
         companion_head,
     ]
-    modules += [companion_gallery, companion_made, companion_scale, companion_slider]
+    modules += [companion_bench, companion_gallery, companion_made, companion_scale, companion_slider]
     for module in modules:
         module.setup(app)
     app.connect("config-inited", configure)
