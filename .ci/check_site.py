@@ -51,6 +51,8 @@ IMAGES = """() => [...document.querySelectorAll('article img')].filter(i => i.of
     .filter(i => !(i.complete && i.naturalWidth > 0)).map(i => i.getAttribute('src'))"""
 FIGURES = """() => [...document.querySelectorAll('figure.recorded:not(.live)')].filter(f =>
     [...f.querySelectorAll('img')].filter(i => i.offsetParent !== null).length !== 1).map(f => f.id)"""
+FADED = """() => document.getAnimations().forEach(one => {
+    try { one.finish(); } catch { /* one without end */ } })"""
 WIDE = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 FREE = "() => window.MathJax?.startup?.promise?.then(() => true) ?? true"
 
@@ -162,7 +164,8 @@ class Visit:
 
     def theme(self, name: str) -> None:
         self.page.evaluate("name => { document.documentElement.dataset.theme = name; }", name)
-        self.page.wait_for_timeout(300)  # colours fade over
+        self.page.wait_for_timeout(300)  # colours fade over, on a slow machine later than that
+        self.page.evaluate(FADED)
 
     def content(self) -> None:
         """Maths and, in both themes, figures of the open page."""

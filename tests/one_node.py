@@ -88,9 +88,12 @@ def _kill(*names: str) -> None:
             one.kill()
 
 
+PATIENCE = 3  # slow machines take so many times as long
+
+
 def until(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
     """Wait for it; a failure that says `what` after so many seconds."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + PATIENCE * seconds
     while not condition():
         assert time.monotonic() < end, what
         time.sleep(0.1)
