@@ -24,7 +24,10 @@ PAGES = {
     "<a href='#inside'>what is folded</a> and <a href='https://example.org/'>outside</a>.</p>"
     "<details class='x'><summary>More</summary><p id='inside'>hidden words</p></details>",
     "one": "<h1>1. One with \\(x\\)</h1>"
-    + "".join(f"<p>{'word ' * 150}</p>" + FIGURE.format(name="tall") for _ in range(3)),
+    + "".join(f"<p>{'word ' * 150}</p>" + FIGURE.format(name="tall") for _ in range(3))
+    # The drawing of a cell that comes after words at the end of a page: it moves to the next one, whole.
+    + f"<p>{'word ' * 150}</p><div style='height: 600px'></div>"
+    + "<div class='cell_output'><pre>said</pre><img src='_figures/tall.svg'></div>",
     "sub/two": "<h1>2. Two &amp; more</h1><div class='math'>\\[ x^2 = "
     + " + ".join(f"x_{{{k}}}" for k in range(30))
     + " \\]</div><h2 id='deep'>Deep</h2><table class='companion'><tr>"
@@ -68,7 +71,7 @@ def printed(project) -> pdf.Printed:
 def test_pages_are_in_order_and_whole(printed):
     assert pdf.findings(printed) == []
     assert printed.titles == ["Start here", "1. One with \\(x\\)", "2. Two & more"]
-    assert printed.starts == sorted(printed.starts) and printed.starts[0] == 3 and printed.figures == 3
+    assert printed.starts == sorted(printed.starts) and printed.starts[0] == 3 and printed.figures == 4
     reader = pdf._reader(printed.content)
     words = [page.extract_text() for page in reader.pages]
     assert "A small <book>" in words[0] and "Version 1, commit abc" in words[0]
