@@ -19,7 +19,6 @@ import companion_head
 import companion_items
 import companion_launch
 import companion_light
-import companion_local
 import companion_made
 import companion_runs
 import companion_scale
@@ -162,7 +161,7 @@ def setup(app: Sphinx) -> dict:
         companion_cite,
         companion_head,
     ]
-    modules += [companion_gallery, companion_items, companion_launch, companion_local]
+    modules += [companion_gallery, companion_items, companion_launch]
     modules += [companion_made, companion_scale, companion_slider, companion_verified]
     for module in modules:
         module.setup(app)
