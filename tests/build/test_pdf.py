@@ -86,6 +86,14 @@ def test_pages_are_in_order_and_whole(printed):
 
 
 @pytest.mark.slow
+def test_what_is_whole_is_put_in_place(printed, project, monkeypatch):
+    monkeypatch.setattr(pdf, "render", lambda *_: printed)
+    said, file = pdf.make(project).splitlines()
+    assert said.startswith(f"{len(pdf._reader(printed.content).pages)} pages, 4 figures, ")
+    assert file == str(project / "build/book.pdf") and Path(file).read_bytes() == printed.content
+
+
+@pytest.mark.slow
 def test_links_stay_in_the_file(printed):
     reader = pdf._reader(printed.content)
     found = [one.get_object() for page in reader.pages for one in page.get("/Annots", [])]
@@ -97,7 +105,7 @@ def test_links_stay_in_the_file(printed):
 
 
 @pytest.mark.slow
-def test_a_figure_that_is_cut_is_found_and_nothing_written(project, tmp_path):
+def test_a_figure_that_is_cut_is_found_and_the_earlier_file_stays(project, tmp_path):
     if browser.chromium() is None:
         pytest.skip("no Chromium here")
     root = Path(shutil.copytree(project, tmp_path / "project", symlinks=True))
@@ -107,9 +115,10 @@ def test_a_figure_that_is_cut_is_found_and_nothing_written(project, tmp_path):
         .replace('class="recorded"', 'style="break-inside: auto"')
         .replace('class="only-light"', 'style="height: 1500px; width: 300px"')
     )
+    (root / "build/book.pdf").write_bytes(b"earlier")
     with pytest.raises(ValueError, match="figure 1 is cut: it begins on page"):
         pdf.make(root)
-    assert not (root / "build/book.pdf").exists()
+    assert (root / "build/book.pdf").read_bytes() == b"earlier"
 
 
 @pytest.mark.slow
