@@ -49,8 +49,7 @@ KINDS = [f"{attention}, {age}" for attention in ("softmax", "linear") for age in
 # The test-token form
 
 
-# Values are of the order of 1; in float32 processors add in different orders (AVX2: 1.6e-6 apart, AVX-512: below 1e-6).
-@pytest.mark.parametrize(("dtype", "off"), [(torch.float32, 4e-6), (torch.float64, 1e-12)])
+@pytest.mark.parametrize(("dtype", "off"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_pass_with_test_tokens_equals_a_pass_for_each_number_of_triplets(kind, dtype, off, models):
     """Each separate pass is causal, over the first n triplets and one token (x, 0, 0), as App. C.1 has it."""
@@ -66,7 +65,8 @@ def test_one_pass_with_test_tokens_equals_a_pass_for_each_number_of_triplets(kin
             alone[:, n] = 0
             alone[:, n, : STATED.d] = batch.query
             torch.testing.assert_close(plain(alone)[:, n], together[:, 2 * n], rtol=0, atol=off)
-        torch.testing.assert_close(plain(triplets[:, :-1]), together[:, 1::2], rtol=0, atol=off)
+        # What the triplets themselves read is no prediction, and larger: 1.6e-6 apart in float32 with AVX2.
+        torch.testing.assert_close(plain(triplets[:, :-1]), together[:, 1::2], rtol=0, atol=4 * off)
     assert together[:, ::2].std(1).max() > 1e-2  # predictions differ from n to n
 
 
