@@ -20,10 +20,13 @@ PLACES ?=
 OUT ?=
 CLUSTER ?=
 ARGS ?=
+RELEASED ?=
+REPEATS ?=
+STORE ?=
 PYTHON ?= python3
 # Values reach the programs as they were typed, by the environment: make does not expand a $ in them.
 SETTINGS := PROFILE SET JOBS SNAKEMAKE_FLAGS SCALE RUNS THREADS MODEL BBQ MODELS LIMIT PYTHON \
-    ITEMS DEVICE DTYPE TEMPLATE ATTACKS TOKENS PLACES OUT CLUSTER ARGS
+    ITEMS DEVICE DTYPE TEMPLATE ATTACKS TOKENS PLACES OUT CLUSTER ARGS RELEASED REPEATS STORE
 $(foreach name,$(SETTINGS),$(eval override $(name) := $$(value $(name))))
 export $(SETTINGS)
 export PYTHONUTF8 := 1
@@ -40,7 +43,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check $(if $(MAKE_TERM
 # `exec`, so that a signal to make reaches the build.
 BOOK := exec $(BIN)/python -m ica.build.book --under-make --limit="$$LIMIT" --cluster="$$CLUSTER"
 
-.PHONY: help book pdf test faults lint repeat verify stored sweep ladder taught paper-llm clean moved
+.PHONY: help book pdf test faults lint repeat verify stored sweep ladder taught paper-llm bench clean moved
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -54,6 +57,7 @@ help: ## list the commands
 	@echo "  make sweep CLUSTER=slurm JOBS=40      jobs go to a cluster; likewise book, stored, ladder, paper-llm (book/at_scale.md)"
 	@echo "  make stored SCALE=cores RUNS=\"base\"   only some runs of ica/synthetic/training/runs.yml; THREADS=8: for each"
 	@echo "  make sweep SCALE=stated RUNS=\"base\"   likewise; RUNS=baselines: what needs no training"
+	@echo "  make bench RELEASED=folder STORE=yes  against the authors' code in a checkout; keep the report in results/bench"
 
 book: $(READY) ## run what changed, build the site into build/book
 	@$(BOOK) --profile="$$PROFILE" --set="$$SET" --jobs="$$JOBS" --model="$$MODEL" --items="$$BBQ" \
@@ -99,6 +103,10 @@ paper-llm: $(READY) ## the paper's protocol for one model (MODEL=..., ITEMS=500 
 	@[ -z "$$CLUSTER" ] || $(BOOK) --target=paper_llm --threads="$$THREADS" --jobs="$$JOBS" --flags="$$SNAKEMAKE_FLAGS"; \
 	ICA_LIMIT="$${LIMIT:-$$ICA_LIMIT}" exec $(BIN)/python -m ica.llm.paper.run --model="$$MODEL" --bbq="$$BBQ" --items="$$ITEMS" \
 	    --device="$$DEVICE" --dtype="$$DTYPE" --template="$$TEMPLATE" --attacks="$$ATTACKS" --tokens="$$TOKENS" --places="$$PLACES" --threads="$$THREADS" --out="$$OUT"
+
+bench: $(READY) ## measure side by side (RUNS="objective descent", RELEASED=folder), into build/bench.json
+	@ICA_LIMIT="$${LIMIT:-$$ICA_LIMIT}" exec $(BIN)/python -m ica.bench.run --runs="$$RUNS" --released="$$RELEASED" --threads="$$THREADS" \
+	    --repeats="$$REPEATS" --device="$$DEVICE" --store="$$STORE"
 
 clean: ## remove everything that was built (the environment stays)
 	@"$$PYTHON" -m ica.build.clean

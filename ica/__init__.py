@@ -8,4 +8,5 @@
   the paper's own protocol for one model (`paper`), and critics that are taught (`taught`).
 - `record`: what a notebook uses to write down figures, tables, numbers and claims, and how claims are judged.
 - `build`: what `make` uses to run notebooks and build pages.
+- `bench`: what `make bench` measures: our computations beside other ways to the same numbers. Nothing imports it.
 """

@@ -10,6 +10,7 @@ import os
 import shutil
 from pathlib import Path
 
+import companion_bench
 import companion_cite
 import companion_claims
 import companion_faults
@@ -161,7 +162,7 @@ def setup(app: Sphinx) -> dict:
         companion_cite,
         companion_head,
     ]
-    modules += [companion_gallery, companion_items, companion_launch]
+    modules += [companion_bench, companion_gallery, companion_items, companion_launch]
     modules += [companion_made, companion_scale, companion_slider, companion_verified]
     for module in modules:
         module.setup(app)
