@@ -17,7 +17,7 @@ PAGE, NOTEBOOK = "book/glossary.md", "notebooks/alignment.ipynb"
 
 
 def cases(source: Path) -> Iterator[Case]:
-    """Clone the checkout's commit, install its packages, and build, each build a case of its own, in this order.
+    """Clone the checkout's commit and build it there, each build a case of its own, in this order; the first installs the packages.
 
     Raises:
         ValueError: the clone cannot be made, or a build fails, with its last line.
@@ -25,7 +25,6 @@ def cases(source: Path) -> Iterator[Case]:
     with tempfile.TemporaryDirectory(prefix="bench-") as place:
         root = Path(place) / "clone"
         called(["git", "clone", "--quiet", str(source), str(root)], Path(place))
-        yield once("packages installed", root, ["make", ".venv/.ready"])
         yield from builds(root, ["make", "book"])
 
 

@@ -67,6 +67,13 @@ def cases(
     yield _case(model, name, items, requests, chosen, protocol, dict(first.heard))  # fmt: skip
 
 
+def engine(model: LanguageModel) -> Engine:
+    """A new engine of a model that has been probed already."""
+    made = Engine(model)
+    made.computed = 1
+    return made
+
+
 def plain(item: Item) -> Request:
     """An item as one question without demonstrations, its options to be scored."""
     text = prompts.ask(item.context, item.question, item.options)
@@ -83,7 +90,7 @@ def _case(model, name: str, items, requests, chosen, ours, known: dict | None = 
         return max(float((found[one].sums - torch.tensor(own)).abs().max()) for own, one in sums)
 
     ways = (
-        Way("ours", lambda: ours(Engine(model)), len(items), work(model, shared), 3.0),
+        Way("ours", lambda: ours(engine(model)), len(items), work(model, shared), 3.0),
         Way(
             "each option by itself",
             lambda: alone_scores(model, chosen),

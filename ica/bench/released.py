@@ -49,7 +49,7 @@ def modules(root: Path) -> SimpleNamespace:
     _ = transformers.GPT2Model, transformers.GPT2Config  # before anything stands in a package's place
     absent = [name for name in ABSENT if importlib.util.find_spec(name.partition(".")[0]) is None]
     before = {name: sys.modules.pop(name, None) for name in OWN}
-    sys.modules.update({name: MagicMock(spec_set=None) for name in absent})
+    sys.modules.update({name: MagicMock() for name in absent})
     sys.path.insert(0, str(root / FOLDER))
     try:
         found: dict[str, ModuleType] = {name: importlib.import_module(name) for name in OWN}

@@ -19,7 +19,7 @@ from ica.build import jobs, stored
 from ica.record.provenance import commit, dirty, hardware, project_root, seconds_since, threads, versions
 
 MODULE = "ica.bench.run"
-WITHOUT = "left out: it needs a checkout of the released code, RELEASED=folder"
+WITHOUT = "left out, as it needs a checkout of the released code, RELEASED=folder"
 
 
 def cases(name: str, settings: Asked, code: SimpleNamespace | None, root: Path) -> Iterator[Case]:
@@ -71,22 +71,29 @@ def line(row: dict) -> str:
 
 
 def perform(settings: Asked, root: Path, tell: Callable[[str], None]) -> Path:
-    """Measure the parts, write `build/bench.json` and, where asked for, store it; the path of what was written last."""
-    out, needed = root / "build" / "bench.json", {"training", "descent"} & set(settings.runs)
-    code = released.modules(settings.released) if settings.released and needed else None
+    """Measure the parts, write `build/bench.json` and, where asked for, store it; the path of what was written last.
+
+    Raises:
+        ValueError: nothing can be measured, a report that is there is damaged, or the ways of a case do not agree.
+    """
+    out = root / "build" / "bench.json"
+    if out.is_file():  # a damaged report is said before anything is measured
+        report.read(out)
+    if settings.store:
+        report.all_stored(root)
+    code = released.modules(settings.released) if settings.released else None
+    runs = [name for name in settings.runs if code or name != "training"]
+    if not runs:
+        raise ValueError(f"training: {WITHOUT}")
     for name in settings.runs:
-        print(f"{name}: {PARTS[name]}", flush=True)
-        if name == "training" and code is None:
-            print(f"  {WITHOUT}", flush=True)
-            continue
+        print(f"{name}: {PARTS[name]}" if name in runs else f"{name}: {WITHOUT}", flush=True)
+        if name in runs:
 
-        def say(text: str, name: str = name) -> None:
-            print(f"  {text}", flush=True)
-            tell(f"{name}: {text}")
+            def say(text: str, name: str = name) -> None:
+                print(f"  {text}", flush=True)
+                tell(f"{name}: {text}")
 
-        report.keep(out, name, part(cases(name, settings, code, root), settings, say))
-    if not out.is_file():
-        raise ValueError(f"nothing was measured: training was {WITHOUT}")
+            report.keep(out, name, part(cases(name, settings, code, root), settings, say))
     return report.store(out, root) if settings.store else out
 
 

@@ -75,11 +75,9 @@ def _settled() -> None:
         torch.cuda.synchronize()
 
 
-def interleaved(
-    runs: Sequence[Callable[[], object]], repeats: int, warm: bool = False, least: float = LEAST
-) -> list[list[float]]:
+def interleaved(runs: Sequence[Callable[[], object]], repeats: int, warm: bool = False) -> list[list[float]]:
     """Seconds a call of each run, `repeats` times in turns, so that what slows the machine down meets all of them."""
-    calls = [1 if warm else math.ceil(least / max(lasted(run), 1e-7)) for run in runs]
+    calls = [1 if warm else max(1, math.ceil(LEAST / max(lasted(run), 1e-7))) for run in runs]
     taken: list[list[float]] = [[] for _ in runs]
     for _ in range(repeats):
         for run, count, kept in zip(runs, calls, taken, strict=True):

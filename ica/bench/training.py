@@ -114,7 +114,7 @@ def difference(code: SimpleNamespace, config: RunConfig) -> float:
     # the released loss takes row n for the prediction after n triplets; ours is read at the last of them
     rows = torch.cat([outputs[:, :1], outputs], dim=1)
     pairs.append((loss(outputs, batch, flat), released_loss(code, rows, batch)))
-    return max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
+    return max(float((a - b).detach().abs().max() / b.detach().abs().max()) for a, b in pairs)
 
 
 def released_loss(code: SimpleNamespace, outputs: Tensor, batch: SyntheticBatch) -> Tensor:

@@ -73,7 +73,7 @@ def test_what_is_imported_of_a_checkout_leaves_no_trace(tmp_path):
 
 
 @pytest.mark.parametrize("given", ["none", "code"])
-def test_descent_of_all_prompts_is_that_of_each(given, request, tmp_path):
+def test_descent_of_all_prompts_is_that_of_each(given, tmp_path):
     code = released.modules(released_stand_in.write(tmp_path)) if given == "code" else None
     (row,) = rows(descent.cases(code, prompts=3, alone=1, N=5, steps=4))["rows"]
     assert row["difference"] < 1e-9
@@ -86,10 +86,6 @@ def test_objective_and_its_growth():
     assert [(row["series"], row["at"]) for row in found["rows"]][2:4] == [("N", 8), ("prompts", 2)]
     grown = {(one["series"], one["way"]): one for one in found["growth"]}
     assert len(grown) == 6 and grown["prompts", "ours, autograd"]["operations"] == pytest.approx(1)
-    loop, ours = (
-        grown["prompts", name]["time"]["median"] for name in ("double loop, autograd", "ours, autograd")
-    )
-    assert loop > ours  # the loop goes over the prompts
 
 
 def test_constructed_step_and_the_growth_of_its_cost():
@@ -146,17 +142,15 @@ def test_a_build_is_not_told_what_the_bench_is_told(tmp_path, monkeypatch):
 
 def test_ways_take_turns_after_a_first_call():
     calls = []
-    taken = timing.interleaved([lambda: calls.append("a"), lambda: calls.append("b")], 2, least=0)
-    assert calls[:2] == ["a", "b"] and [len(one) for one in taken] == [2, 2]
-    calls.clear()
     timing.interleaved([lambda: calls.append("a"), lambda: calls.append("b")], 2, warm=True)
     assert "".join(calls) == "abab"
 
 
-def test_a_short_run_is_called_until_it_lasts():
-    calls = []
-    timing.interleaved([lambda: calls.append(0)], 1, least=0.01)
-    assert len(calls) > 100
+def test_a_short_run_is_called_until_it_lasts(monkeypatch):
+    counts = []
+    monkeypatch.setattr(timing, "LEAST", 0.01)
+    monkeypatch.setattr(timing, "lasted", lambda run, calls=1: counts.append(calls) or 4e-4)
+    assert timing.interleaved([int], 2) == [[4e-4, 4e-4]] and counts == [1, 25, 25]
 
 
 def test_a_case_whose_ways_differ_is_not_timed():

@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[2]
 def quick(monkeypatch):
     """One quick case stands for a part."""
     ways = (
-        timing.Way("ours <b>", lambda: None, flop=10, goal=2.0),
-        timing.Way("theirs", lambda: None, flop=10),
+        timing.Way("ours <b>", lambda: None, flop=77e9, goal=2.0),
+        timing.Way("theirs", lambda: None, flop=77e9),
     )
 
     def cases(name, *_):
@@ -82,11 +82,11 @@ def test_settings_by_themselves(tmp_path):
     "one line with the parts that there are; nothing is measured or written",
 )
 def test_make_refuses_before_anything_runs(tmp_path):
-    for name in ("ica", "pyproject.toml"):
-        (tmp_path / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / "ica", tmp_path / "ica", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "pyproject.toml").touch()
     done = small_project.run_make(tmp_path, "bench", "RUNS=$(x) 'y'")
     assert done.returncode == 2 and "make bench: RUNS: '$(x)' is no part; accepted: book, " in done.stdout
-    assert "Traceback" not in done.stdout and not (tmp_path / "build").exists()
+    assert "Traceback" not in done.stdout and not list(tmp_path.glob("build/*.json"))
 
 
 # Report
@@ -105,7 +105,7 @@ def test_a_report_holds_each_part_with_its_provenance(project, quick):
     assert len(part["rows"]) == 3 and not found["parts"]["constructed"]["growth"]
     way = part["rows"][0]["ways"][0]
     assert set(way["seconds"]) == {"min", "median", "max", "each"} and len(way["seconds"]["each"]) == 3
-    assert way["floor"] == 1e-8
+    assert way["floor"] == 77
 
 
 def test_without_a_checkout_training_is_left_out_and_said(project, quick, capsys):
@@ -114,8 +114,7 @@ def test_without_a_checkout_training_is_left_out_and_said(project, quick, capsys
     assert (
         "  left out: it needs a checkout of the released code, RELEASED=folder\n" in capsys.readouterr().out
     )
-    path.unlink()
-    with pytest.raises(ValueError, match="nothing was measured: training was left out"):
+    with pytest.raises(ValueError, match="training: left out, as it needs"):
         perform(project, RUNS="training")
 
 
@@ -186,7 +185,7 @@ def test_tables_of_a_part(extension, project, quick):
         and part["provenance"]["hardware"]["cpu"] in said.astext()
     )
     words = rows.astext()
-    assert "objective 1, a step" in words and "ours <b>" in words and words.count("10 ns") == 6
+    assert "objective 1, a step" in words and "ours <b>" in words and words.count("77 s") == 6
     assert "Exponent of time" in growth.astext()
 
 
@@ -204,10 +203,10 @@ def test_the_page_shows_what_is_stored(tmp_path, quick):
     (sources / "results").mkdir()
     stored.accept(sources / "results")
     perform(sources, RUNS="objective", STORE="yes")
-    shutil.copy(ROOT / "book/bench.md", sources / "book")
-    (sources / "notebooks/plackett_luce.md").write_text("# Page\n\nIts words.\n")
+    page = (ROOT / "book/bench.md").read_text().replace("notebooks/plackett_luce", "notebooks/alpha")
+    (sources / "book/bench.md").write_text(page)
     toc = yaml.safe_load((sources / "_toc.yml").read_text())
-    toc["parts"][0]["chapters"] += [{"file": "book/bench"}, {"file": "notebooks/plackett_luce"}]
+    toc["parts"][0]["chapters"] += [{"file": "book/bench"}]
     (sources / "_toc.yml").write_text(yaml.safe_dump(toc))
     done = build(sources)
     assert done.returncode == 0, done.stdout
