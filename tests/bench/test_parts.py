@@ -140,7 +140,7 @@ def test_a_build_is_not_told_what_the_bench_is_told(tmp_path, monkeypatch):
 # Times
 
 
-def test_ways_take_turns_after_a_first_call():
+def test_ways_take_turns():
     calls = []
     timing.interleaved([lambda: calls.append("a"), lambda: calls.append("b")], 2, warm=True)
     assert "".join(calls) == "abab"
