@@ -96,7 +96,7 @@ def test_constructed_step_and_the_growth_of_its_cost():
 
 def test_items_of_our_protocol_and_of_the_loop():
     model = small_language_model.language_model(places=8192)
-    some = llm_items.items(1, ("Age",))
+    some = llm_items.items(1, ("Age",))[:1]
     found = rows(items.cases(model, some, "rounds", sample=1))["rows"]
     assert len(found) == 2 and all(row["unit"] == "item" for row in found)
     alone, protocol = found

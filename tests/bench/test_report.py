@@ -111,9 +111,8 @@ def test_a_report_holds_each_part_with_its_provenance(project, quick):
 def test_without_a_checkout_training_is_left_out_and_said(project, quick, capsys):
     path = perform(project, RUNS="training objective")
     assert list(report.read(path)["parts"]) == ["objective"]
-    assert (
-        "  left out: it needs a checkout of the released code, RELEASED=folder\n" in capsys.readouterr().out
-    )
+    said = "training: left out, as it needs a checkout of the released code, RELEASED=folder\n"
+    assert said in capsys.readouterr().out
     with pytest.raises(ValueError, match="training: left out, as it needs"):
         perform(project, RUNS="training")
 
