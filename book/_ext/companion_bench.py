@@ -52,6 +52,7 @@ class Bench(Directive):
         said = (
             f"{', '.join([machine['cpu'], *machine['gpus']])}; threads: {about['threads']['torch']}; PyTorch {about['versions']['torch']}; "
             f"commit {(about['commit'] or 'unknown')[:10]}{' with changes' if about['dirty'] else ''}; {about['started'][:10]}. "
+            f"It had {about['processor_seconds'] / about['seconds']:.0%} of a processor on average. "
             f"Operations of a matrix product: {', '.join(rates)}."
         )
         rows = [cells for row in part["rows"] for cells in self.rows(row)]

@@ -2,9 +2,10 @@
 
     {"schema": 1, "provenance": {hardware, seconds},
      "parts": {"descent": {"rows": [...], "growth": [...], "rates": {"float64 on cpu": operations a second},
-                           "provenance": {commit, dirty, versions, hardware, threads, released, started, seconds}}}}
+                           "provenance": {commit, dirty, versions, hardware, threads, released, started, seconds,
+                                          processor_seconds}}}}
 
-A row is what `timing.measured` gives, an entry of `growth` what `timing.exponents` gives.
+Of `processor_seconds` there are about as many as `seconds` times threads where nothing else ran on the machine. A row is what `timing.measured` gives, an entry of `growth` what `timing.exponents` gives.
 """
 
 import json

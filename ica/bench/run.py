@@ -4,6 +4,7 @@ The report, `build/bench.json`, is written whole after each part. Nothing of a p
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -41,7 +42,7 @@ def part(found: Iterator[Case], settings: Asked, tell: Callable[[str], None]) ->
     Raises:
         ValueError: ways that do not give the same numbers.
     """
-    started, rates, rows = datetime.now(UTC), {}, []
+    started, rates, rows, before = datetime.now(UTC), {}, [], sum(os.times()[:4])
     for case in found:
         key = f"{str(case.dtype).removeprefix('torch.')} on {case.device}"
         if key not in rates:
@@ -51,12 +52,12 @@ def part(found: Iterator[Case], settings: Asked, tell: Callable[[str], None]) ->
     about = {"commit": commit(), "dirty": dirty(), "versions": versions(), "hardware": hardware()}
     about |= {"threads": threads(), "started": started.isoformat(timespec="seconds")}
     about["released"] = released.commit(settings.released) if settings.released else None
-    growth = exponents(rows)
+    about |= {"processor_seconds": round(sum(os.times()[:4]) - before, 3), "seconds": seconds_since(started)}
     return {
         "rows": rows,
-        "growth": growth,
+        "growth": exponents(rows),
         "rates": rates,
-        "provenance": about | {"seconds": seconds_since(started)},
+        "provenance": about,
     }
 
 

@@ -98,9 +98,17 @@ def test_a_report_holds_each_part_with_its_provenance(project, quick):
     found = report.read(path)
     assert path == project / "build/bench.json" and list(found["parts"]) == ["constructed", "objective"]
     part = found["parts"]["objective"]
-    assert {"commit", "dirty", "versions", "hardware", "threads", "released", "started", "seconds"} == set(
-        part["provenance"]
-    )
+    assert {
+        "commit",
+        "dirty",
+        "versions",
+        "hardware",
+        "threads",
+        "released",
+        "started",
+        "seconds",
+        "processor_seconds",
+    } == set(part["provenance"])
     assert part["rates"] == {"float64 on cpu": 1e9} and len(part["growth"]) == 2
     assert len(part["rows"]) == 3 and not found["parts"]["constructed"]["growth"]
     way = part["rows"][0]["ways"][0]
