@@ -13,6 +13,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
@@ -215,28 +216,28 @@ class Visit:
         self.page.set_viewport_size({"width": WIDTHS[0], "height": 900})
 
 
-def browse(book: Path, names: list[str], screenshots: Path | None) -> list[str]:
-    """Findings of a visit to every page, from disk and over http."""
-    found: list[str] = []
-    word = re.sub(r"\W.*", "", Path(names[-1]).name) or "claims"
+def browse(
+    book: Path, names: list[str], ends: tuple[str, str], over_http: bool, shots: Path | None
+) -> list[str]:
+    """Findings of a visit to the pages `names`, over http or from disk, in a browser of its own.
+
+    `ends`: the page that the first address leads to, and a word to search for. What does not hang on how a page came is looked at over http only.
+    """
     with sync_playwright() as playwright, served(book) as address:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        for base in (book.resolve().as_uri(), address):
-            visit = Visit(browser, base)
-            visit.forwarded("index.html", names[0])
-            for name in (f"{name}.html" for name in names):
-                visit.open(name)
-                visit.content()
-                if base == address:
-                    visit.narrow()
-                    visit.access(Axe())
-                    if screenshots:
-                        visit.shoot(screenshots, name)
-            visit.search(word)
-            visit.context.close()
-            found += visit.found
+        visit = Visit(browser, address if over_http else book.as_uri())
+        visit.forwarded("index.html", ends[0])
+        for name in (f"{name}.html" for name in names):
+            visit.open(name)
+            visit.content()
+            if over_http:
+                visit.narrow()
+                visit.access(Axe())
+                if shots:
+                    visit.shoot(shots, name)
+        visit.search(ends[1])
         browser.close()
-    return found
+    return visit.found
 
 
 def measured(book: Path, names: list[str]) -> layout.Layout:
@@ -262,10 +263,15 @@ def main() -> int:
     names = list(dict.fromkeys(notebooks.pages(Path.cwd())))
     found = [*missing_pages(book, names), *broken_links(book)]
     static = bool(found)
-    if not static:
-        found = browse(book, names, options.screenshots)
+    with ProcessPoolExecutor(2) as pool:  # two browsers at a time
+        measuring = pool.submit(measured, book, [name for name in names if (book / f"{name}.html").is_file()])
+        if not static:
+            ends = names[0], re.sub(r"\W.*", "", Path(names[-1]).name) or "claims"
+            parts = [(names[::2], ends, True), (names[1::2], ends, True), (names, ends, False)]
+            visits = [pool.submit(browse, book, *part, options.screenshots) for part in parts]
+            found += [finding for visit in visits for finding in visit.result()]
+        pages = measuring.result()
     if options.positions or not static:
-        pages = measured(book, [name for name in names if (book / f"{name}.html").is_file()])
         found += pages.findings
         if options.positions:
             print(layout.shown(pages), weight.shown(book), sep="\n")
