@@ -69,9 +69,7 @@ class PagesMade(Directive):
             ),
             text(f"Run on: {' / '.join(sorted(machines))}."),
             text(f"With: {' / '.join(sorted(versions))}."),
-            nodes.container(
-                "", self.table(head, body, [False, *[True] * (len(head) - 1)]), classes=["ledger"]
-            ),
+            self.table(head, body, [False, *[True] * (len(head) - 1)]),
         ]
 
 
@@ -97,7 +95,7 @@ class ResultsStored(Directive):
         ]
         table = self.table(head, body, [False, True, True, True, True, False])
         total = sum(row["seconds"] for row in rows)
-        return [text(f"Together {duration(total)}."), nodes.container("", table, classes=["ledger"])]
+        return [text(f"Together {duration(total)}."), table]
 
 
 def setup(app: Sphinx) -> None:

@@ -57,7 +57,7 @@ class Verified(Directive):
             return [last, text("No report is stored yet.")]
         table = self.table(self.HEAD, map(self.row, reports), [False, False, *[True] * 5])
         boxes = [box for one in reports for box in self.open(one)]
-        return [last, nodes.container("", table, classes=["ledger"]), *boxes]
+        return [last, table, *boxes]
 
     def row(self, one: dict) -> list[list[nodes.Node]]:
         figures, claims = one["counts"]["figures"], one["counts"]["claims"]
@@ -97,7 +97,7 @@ class Tolerances(Directive):
             half = " A claim's value may move by half the width of its interval." if one.interval else ""
             body.append([[text(name)], *([text(size)] for size in sizes), [text(one.why + half)]])
         table = self.table(head, body, [False, *[True] * 4, False])
-        return [nodes.container("", table, classes=["ledger"])]
+        return [table]
 
 
 def setup(app: Sphinx) -> None:
