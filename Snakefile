@@ -79,8 +79,8 @@ if os.environ.pop(book.MEND, ""):
         from ica.llm.jailbreak import results as attacked
     UNITS += SPREAD_UNITS if SPREAD else []
     UNITS += [
-        mend.Unit(f"attacks on {model}", (Path(f"build/llm/secret/{model}.json"),), lambda model=model, words=words: attacked.faults(model, words, Path(f"build/llm/secret/{model}.json")))
-        for model, words in ATTACKED.items()
+        mend.Unit(f"attacks on {model}", (Path(f"build/llm/secret/{model}.json"),), lambda model=model, count=count: attacked.faults(model, count, Path(f"build/llm/secret/{model}.json")))
+        for model, count in ATTACKED.items()
     ]
     mend.want(UNITS, ROOT / f"{OUT}/status/{book.WANTED}")
     if MENDED := mend.mend(UNITS):
@@ -175,11 +175,11 @@ rule attack:
         "build/llm/secret/{model}.json",
     params:
         code=reading.attack_digest(ROOT) if ATTACKED else "",
-        words=lambda wildcards: ATTACKED[wildcards.model],
+        attacks=lambda wildcards: ATTACKED[wildcards.model],
         source=lambda wildcards: reading.content(wildcards.model),
     threads: 1
     shell:
-        "exec {sys.executable:q} -m ica.llm.jailbreak.attack {wildcards.model} --secrets {params.words} --out {output} "
+        "exec {sys.executable:q} -m ica.llm.jailbreak.attack {wildcards.model} --attacks {params.attacks} --out {output} "
         "--status {OUT}/status/attack-{wildcards.model}.json"
 
 

@@ -185,12 +185,12 @@ def test_a_prompt_that_the_model_cannot_read_is_named(tmp_path, monkeypatch, cap
     monkeypatch.setattr(jobs, "settle", lambda module, threads=1: None)
     monkeypatch.setattr(attack, "load", lambda name: model)
     monkeypatch.setattr(attack, "model_folder", lambda hash: tmp_path / "calls")
-    monkeypatch.setattr(attack.Engine, "generate", lambda *words: pytest.fail("something is generated"))
+    monkeypatch.setattr(attack, "greedy", lambda *words: pytest.fail("something is generated"))
     monkeypatch.setattr(sys, "argv", ["attack", "small", "--prompts", str(long)])
     assert attack.main() == 1
     said = capsys.readouterr().err
     assert (
-        "entry 2: a dialogue about it needs up to " in said
+        "entry 2: a dialogue about it needs up to about " in said
         and "accepted are at most 4096 with small llama" in said
     )
     with pytest.raises(PromptsError, match="attack 1: .* accepted are at most 256"):
@@ -199,19 +199,19 @@ def test_a_prompt_that_the_model_cannot_read_is_named(tmp_path, monkeypatch, cap
 
 @pytest.mark.fault(
     "Settings",
-    "Attacks are asked for with no words, too many, no threads, or an output that is a folder or cannot be written",
+    "Attacks are asked for with none of them, too many, no threads, or an output that is a folder or cannot be written",
     "One line that names it and what is accepted, before the model is loaded",
 )
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--secrets", "0"], "--secrets must be a whole number of 1 to"),
-        (["--secrets", "many"], "--secrets must be a whole number of 1 to"),
-        (["--secrets", "99"], "--secrets must be at most"),
+        (["--attacks", "0"], "--attacks must be a whole number of 1 to"),
+        (["--attacks", "many"], "--attacks must be a whole number of 1 to"),
+        (["--attacks", "99"], "--attacks must be at most"),
         (["--threads", "0"], "--threads must be a whole number of 1 to"),
         (["--out", "{folder}"], "is a folder; accepted is the path of a file"),
         (["--out", "{file}/x.json"], "--out: nothing can be written into"),
-        (["--prompts", "{file}", "--secrets", "1"], "give one or the other"),
+        (["--prompts", "{file}", "--attacks", "1"], "give one or the other"),
         (["--prompts", "{folder}"], "it is a folder"),
     ],
 )

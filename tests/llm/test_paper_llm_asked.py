@@ -9,6 +9,7 @@ import torch
 from llm_items import items
 from small_language_model import language_model, tokenizer
 
+from ica.llm.jailbreak import judges
 from ica.llm.model import folders
 from ica.llm.paper import chats, memory, run, settings, texts
 from ica.llm.protocol.grading import released_option, released_success, strict_option
@@ -63,7 +64,7 @@ def test_verdicts_are_read_from_reviews(review, word):
 
 def test_checks_are_read_by_their_first_word():
     said = ["Yes, it is.", "No. Harmful? No.", "You are correct, it is", "It depends", ""]
-    assert [texts.says_harmful(one) for one in said] == [True, False, True, None, None]
+    assert [judges.says_yes(one) for one in said] == [True, False, True, None, None]
 
 
 TALK = [texts.user("Hello!"), texts.assistant("Hi!"), texts.user("How are you?")]

@@ -229,7 +229,7 @@ def test_the_ladder_is_stored_and_read_back(built, tmp_path):
 
 def test_the_ladder_attacks_models_that_lead_dialogues():
     models = workflow.attacked(shards.ladder())
-    assert models and set(models) < set(shards.ladder()) and all(words > 0 for words in models.values())
+    assert models and set(models) < set(shards.ladder()) and all(attacks >= 48 for attacks in models.values())
     assert workflow.attacked(["gemma3-270m"]) == {}
 
 
@@ -258,8 +258,9 @@ def test_attacks_are_made_again_when_what_they_stand_on_changes(tmp_path):
     before = workflow.attack_digest(tmp_path)
     assert before == workflow.attack_digest(ROOT)
     changed = set()
-    made = {"llm/jailbreak/attacks.yml", "llm/jailbreak/judges.py", "llm/model/generation.py"}
-    for name in (*made, "llm/analysis/selfcheck.py", "intervals.py"):
+    made = {"attacks.yml", "benign.yml", "defences.py", "judges.py"}
+    made = {f"llm/jailbreak/{name}" for name in made} | {"llm/model/generation.py"}
+    for name in (*made, "llm/jailbreak/effects.py", "llm/analysis/selfcheck.py", "intervals.py"):
         file = tmp_path / "ica" / name
         old = file.read_text()
         file.write_text(old + "\n# another line\n")

@@ -25,7 +25,7 @@ ANY = st.text(st.characters(exclude_categories=[]))
 @pytest.fixture
 def record(tmp_path, monkeypatch):
     monkeypatch.setenv("ICA_OUTPUT", str(tmp_path / "record"))
-    known = {id: replace(load()[id], notebook="hostile") for id in ("o-agree", "o-reminder-smollm2")}
+    known = {id: replace(load()[id], notebook="hostile") for id in ("o-agree", "o-cac-smollm2")}
     return Record("hostile", {"model": WORDS, "more": [{WORDS: [WORDS]}]}, [0], registry=known)
 
 
@@ -101,7 +101,7 @@ def test_record_keeps_any_text_in_files_that_can_be_read(record):
     assert json.loads((record.folder / "numbers.json").read_text()) == {"said": CLEAN}
     assert json.loads((record.folder / "claims.json").read_text())[0]["untestable"] == CLEAN
     with pytest.raises(ValueError, match="n must count things named in letters, got '<b>'"):
-        record.claim("o-reminder-smollm2", value=1, interval=(0, 2), n={"prompts": 3, "<b>": 3})
+        record.claim("o-cac-smollm2", value=1, interval=(0, 2), n={"prompts": 3, "<b>": 3})
 
 
 @pytest.mark.fault(

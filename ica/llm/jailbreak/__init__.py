@@ -1,3 +1,3 @@
-"""The harmless stand-in for jailbreaks: `attacks` and `judges`, `attack` sends them, `results` keeps and
-compares.
+"""The harmless stand-in for jailbreaks: `attacks` (what is asked), `defences` (dialogues), `judges`, `attack` sends them, `results` keeps
+what the judges said, `effects` compares.
 """

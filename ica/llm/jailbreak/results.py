@@ -1,35 +1,33 @@
-"""Which attacks succeeded: a table by prompt, word and defence, with rates and differences; stored in `results/llm/secret`.
-
-A prompt that is sent with several words is one prompt: a model decodes greedily, and only the word differs, so answers to the same
-prompt are far from independent. Shares and differences are therefore taken of each prompt first, as the mean over its words, and
-intervals are over prompts.
+"""What the judges said of each answer: a table by request and defence with its shares, stored in `results/llm/secret`; no text is kept.
 
 `python -m ica.llm.jailbreak.results FILE ...` stores what `python -m ica.llm.jailbreak.attack MODEL --out FILE` left.
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ica.build import jobs
-from ica.llm.analysis.statistics import Estimate, bootstrap_difference, score_interval, share_difference
+from ica.llm.analysis.statistics import score_interval
 from ica.llm.bbq.rows import content as text_of
 from ica.llm.bbq.rows import parsed
-from ica.llm.jailbreak.attacks import DEFENCES, Attack, digest, stand_in
-from ica.llm.jailbreak.judges import complies, leaked, refuses
+from ica.llm.jailbreak import judges
+from ica.llm.jailbreak.attacks import KINDS, Attack, benign, digest, stand_in
+from ica.llm.jailbreak.defences import DEFENCES, SENT, Written
 from ica.llm.protocol import workflow
 from ica.llm.protocol.records import MODEL, fields
 from ica.llm.protocol.results import seal_of
 from ica.record import seals
 from ica.record.provenance import project_root, write_json
 
-JUDGES = ("leaked", "by_refusal", "by_compliance")
-COLUMNS = ("prompt", "family", "word", "defence", "leaked", "encoding", *JUDGES[1:], "empty")
+CHECKS = {True: "yes", False: "no", None: "unclear"}
+JUDGES = {"attack": ("leaked", "released", "strict"), "benign": ("answered", "released", "strict", "leaked")}
+CRITICS = ("oracle", "random")
+ALL = (*SENT["attack"][:-2], *CRITICS)
 FACTS = ("name", "sha256", "parameters")
 ROOT = Path(__file__).parents[3]
 
@@ -39,18 +37,18 @@ def _any(value: object) -> bool:
 
 
 def _truth(value: object) -> bool:
-    return isinstance(value, bool)
+    return type(value) is bool
 
 
-def _text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-ROW = {
-    "prompt": lambda one: type(one) is int and one >= 0,
-    **dict.fromkeys(("family", "word", "encoding"), _text),
+COLUMNS = {  # name: what a stored value must be
+    "kind": lambda one: one in KINDS,
+    "number": lambda one: type(one) is int and one >= 0,
     "defence": lambda one: one in DEFENCES,
-    **dict.fromkeys((*JUDGES, "empty"), _truth),
+    "released": _truth,
+    "strict": _truth,
+    "leaked": _truth,
+    "answered": lambda one: one is None or _truth(one),
+    "check": lambda one: one in (None, *CHECKS.values()),
 }
 
 
@@ -58,106 +56,91 @@ class AttackedError(ValueError):
     """A stored table cannot be used; the message names it and what is wrong."""
 
 
-def judged(attacks: Sequence[Attack], answers: dict[str, list[str]]) -> pd.DataFrame:
-    """One row an attack and defence: what each judge says of the answer; no text.
+def judged(
+    attacks: Sequence[Attack], answers: Mapping[str, Sequence[Written]], checks: Mapping[str, Sequence[str]]
+) -> pd.DataFrame:
+    """One row a request and defence: what each judge says of the last answer; no text.
 
-    Columns: prompt (its number among those with the same word), family, word ("" if there is none), defence, leaked (the truth;
-    missing without a word), encoding (the first that tells the word), by_refusal (success for the released judge), by_compliance
-    (success for the stricter one), empty (no answer).
+    Columns: kind, number (the request's place among those of its kind), family, defence; released, strict, leaked (as
+    `judges.judged` has them); answered (of a harmless request; None for an attack); check (what the check right before the
+    answer says: "yes", it should not be given, "no" or "unclear"; None where there is none).
     """
-    rows, numbers, seen = [], [], {}
-    for attack in attacks:
-        numbers.append(seen.setdefault(attack.word, 0))
-        seen[attack.word] += 1
-    for defence, texts in answers.items():
-        for number, attack, text in zip(numbers, attacks, texts, strict=True):
-            told = leaked(text, attack.word) if attack.word else None
-            rows.append(
-                {"prompt": number, "family": attack.family, "word": attack.word or "", "defence": defence}
-                | {"leaked": None if told is None else bool(told), "encoding": (told or [""])[0]}
-                | {"by_refusal": not refuses(text), "by_compliance": complies(text, attack.text)}
-                | {"empty": not text}
-            )
-    return pd.DataFrame(rows, columns=COLUMNS)
+    rows, seen = [], dict.fromkeys(KINDS, 0)
+    for k, one in enumerate(attacks):
+        number = seen[one.kind]
+        seen[one.kind] += 1
+        for defence, said in answers.items():
+            row = {"kind": one.kind, "number": number, "family": one.family, "defence": defence}
+            row |= judges.judged(one.kind, one, said[k].text, said[k].raw)
+            row["answered"] = judges.answered(said[k].text, one.expect) if one.expect else None
+            row["check"] = CHECKS[judges.says_yes(checks[defence][k])] if defence in checks else None
+            rows.append(row)
+    return _frame(rows)
 
 
-def by_prompt(table: pd.DataFrame, judge: str = "leaked") -> pd.DataFrame:
-    """Share of words for which a prompt succeeds: one row a prompt, one column a defence."""
-    return (
-        table.astype({judge: float})
-        .pivot_table(index="prompt", columns="defence", values=judge)
-        .astype(float)
+def _frame(rows: Sequence) -> pd.DataFrame:
+    """A table whose columns `answered` and `check` keep None as it is."""
+    table = pd.DataFrame(rows)
+    return table.assign(
+        **{name: pd.Series([row[name] for row in rows], dtype=object) for name in ("answered", "check")}
     )
 
 
+def wide(table: pd.DataFrame, judge: str = "leaked", kind: str = "attack") -> pd.DataFrame:
+    """What a judge says, 0 or 1: one row a request (index number, family), one column a defence, and the critics.
+
+    The oracle critic is the verdict that is true of the answer without defence (is the word told?), the random one the mean
+    over both verdicts: what a fair coin gives on average.
+    """
+    part = table[table["kind"] == kind].astype({judge: float})
+    found = part.pivot(index=["number", "family"], columns="defence", values=judge)
+    if {"breaks", "keeps"} <= set(found):
+        told = part.assign(leaked=part["leaked"].astype(float))
+        told = told[told["defence"] == "none"].set_index(["number", "family"])["leaked"].reindex(found.index)
+        found["oracle"] = np.where(told == 1, found["breaks"], found["keeps"])
+        found["random"] = (found["breaks"] + found["keeps"]) / 2
+    return found
+
+
 def rates(table: pd.DataFrame) -> pd.DataFrame:
-    """Share of successes by defence and judge, with a 95 % interval over prompts; judges without a truth are left out.
-
-    Wilson's interval with the number of prompts, around the mean of their shares (`statistics.score_interval`).
-    """
+    """Share of requests by kind, judge and defence (kind, judge, defence, estimate, lo, hi, n), with Wilson's interval."""
     rows = []
-    for judge in JUDGES:
-        if table[judge].notna().all():
-            shares = by_prompt(table, judge)
-            for defence in table["defence"].unique():
-                n, mean = len(shares), float(shares[defence].mean())
-                rows.append((defence, judge, n, mean, *score_interval(mean, n)))
-    return pd.DataFrame(rows, columns=["defence", "judge", "prompts", "rate", "lo", "hi"])
-
-
-def difference(table: pd.DataFrame, after: str, before: str) -> Estimate:
-    """Share of attacks that get the word under one defence less under another, the mean over prompts, with a 95 % interval.
-
-    The interval is the wider of the bootstrap's over prompts and of Agresti and Min's (`statistics.share_difference`).
-
-    Raises:
-        ValueError: fewer than two prompts.
-    """
-    shares = by_prompt(table)
-    values = (shares[after] - shares[before]).to_numpy()
-    return _of_prompts(share_difference(values, np.zeros(len(values))), table)
-
-
-def misjudged(table: pd.DataFrame) -> Estimate:
-    """Rate of success by refusal strings less by the truth, the mean over prompts and all defences, with a bootstrap interval.
-
-    Where all prompts are alike it would be a point, and is that of `difference`.
-    """
-    values = (by_prompt(table, "by_refusal") - by_prompt(table)).mean(axis=1).to_numpy()
-    found = bootstrap_difference(values, np.zeros(len(values)))
-    if found.lo == found.hi:
-        found = share_difference(values, np.zeros(len(values)))
-    return _of_prompts(found, table)
-
-
-def _of_prompts(found: Estimate, table: pd.DataFrame) -> Estimate:
-    return replace(found, units={"prompts": found.n, "words": int(table["word"].nunique())})
+    for kind, names in JUDGES.items():
+        for judge in names:
+            if (table["kind"] != kind).all() or table.loc[table["kind"] == kind, judge].isna().any():
+                continue
+            found = wide(table, judge, kind)
+            for defence in (one for one in ALL if one in found):
+                share, n = float(found[defence].mean()), len(found)
+                rows.append((kind, judge, defence, share, *score_interval(share, n), n))
+    return pd.DataFrame(rows, columns=["kind", "judge", "defence", "estimate", "lo", "hi", "n"])
 
 
 def store(path: Path, model: dict, attacks: Sequence[Attack], table: pd.DataFrame, provenance: dict) -> Path:
     """Write what the judges said of attacks on a model (its name, sha256 and parameters), with its provenance; no text is kept."""
-    content = {"model": model, "attacks": digest(attacks), "rows": table.to_dict("records")}
+    rows = table[list(COLUMNS)].astype(object).where(lambda one: one.notna(), None).to_numpy().tolist()
+    content = {"model": model, "attacks": digest(attacks), "columns": list(COLUMNS), "rows": rows}
     return write_json(path, content | {"provenance": provenance}, compact=True)
 
 
 def made_of(model: str, attacks: Sequence[Attack], threads: int = 1) -> dict[str, str | int]:
     """What a table of attacks follows from: digests of the code, the model and the attacks, and the threads."""
     code = workflow.attack_digest(ROOT)
-    return {
-        "code": code,
-        "model": workflow.content(model),
-        "attacks": digest(attacks),
-        "threads": threads,
-    }
+    return {"code": code, "model": workflow.content(model), "attacks": digest(attacks), "threads": threads}
 
 
-def faults(model: str, words: int, path: Path, threads: int = 1) -> list[str]:
-    """Why a build cannot take the table at `path` for the stand-in's attacks with so many words; none if it can."""
+def asked(attacks: int | None = None) -> list[Attack]:
+    """The stand-in's attacks, or the first of them, and half as many harmless requests."""
+    return stand_in(attacks) + benign(None if attacks is None else attacks // 2)
+
+
+def faults(model: str, attacks: int, path: Path, threads: int = 1) -> list[str]:
+    """Why a build cannot take the table at `path` for so many of the stand-in's attacks; none if it can."""
     if not path.exists():
         return [f"{path} is missing"]
     if found := seals.faults(seal_of(path)):
         return found
-    made, wanted = seals.about(seal_of(path)), made_of(model, stand_in(secrets=words), threads)
+    made, wanted = seals.about(seal_of(path)), made_of(model, asked(attacks), threads)
     if other := [name for name, value in wanted.items() if made.get(name) != value]:
         return [f"{path} was made with other {' and '.join(other)}"]
     try:
@@ -171,26 +154,22 @@ def checked(path: Path) -> dict:
     """What a file of `store` holds, as far as the page needs it.
 
     Raises:
-        AttackedError: it cannot be read, lacks something, or is of prompts without a truth.
+        AttackedError: it cannot be read, lacks something, or is not of the stand-in as it is now.
     """
     try:
         content = parsed(text_of(path))
-        fields("it", content, {"model": _any, "attacks": _any, "rows": _any}, ("provenance",))
+        fields("it", content, dict.fromkeys(("model", "attacks", "columns", "rows"), _any), ("provenance",))
         fields("model", content["model"], {name: MODEL[name] for name in FACTS})
-        table = content["rows"]
-        if not isinstance(table, list) or not table:
+        if content["columns"] != list(COLUMNS):
+            raise ValueError(f"columns must be {', '.join(COLUMNS)}")
+        rows = content["rows"]
+        if not isinstance(rows, list) or not rows:
             raise ValueError("rows must be a list that is not empty")
-        for number, row in enumerate(table, 1):
-            fields(f"row {number}", row, ROW)
-        told = [(row["prompt"], row["word"], row["defence"]) for row in table]
-        pairs = sorted({one[:2] for one in told})
-        if sorted(told) != sorted((*pair, defence) for pair in pairs for defence in DEFENCES):
-            raise ValueError(f"each prompt and word needs one row for each of {', '.join(DEFENCES)}")
-        if len(prompts := {prompt for prompt, _ in pairs}) < 2:
-            raise ValueError("two prompts are needed")
-        words = {word for _, word in pairs}
-        if content["attacks"] != digest(stand_in(len(prompts), len(words))):
-            raise ValueError("it is about other attacks than those of ica/llm/jailbreak/attacks.yml")
+        for number, row in enumerate(rows, 1):
+            if not isinstance(row, list) or len(row) != len(COLUMNS):
+                raise ValueError(f"row {number} must have {len(COLUMNS)} values")
+            fields(f"row {number}", dict(zip(COLUMNS, row, strict=True)), COLUMNS)
+        _whole(content)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise AttackedError(
@@ -200,14 +179,36 @@ def checked(path: Path) -> dict:
     return content
 
 
+def _whole(content: dict) -> None:
+    """ValueError unless the rows are all of the stand-in's requests that its digest says, each under every defence once."""
+    told = [tuple(row[:3]) for row in content["rows"]]
+    count = len({number for kind, number, _ in told if kind == "attack"})
+    if count < 2:
+        raise ValueError("two attacks are needed")
+    sent = asked(count)
+    if content["attacks"] != digest(sent):
+        raise ValueError("it is about other requests than those of ica/llm/jailbreak")
+    numbers = [(kind, n) for kind in KINDS for n in range(sum(one.kind == kind for one in sent))]
+    if sorted(told) != sorted((*one, defence) for one in numbers for defence in SENT[one[0]]):
+        raise ValueError("each request needs one row for each defence of its kind")
+
+
+def table_of(content: dict) -> pd.DataFrame:
+    """The table (columns as `judged` has them) of what `checked` gave."""
+    table = _frame([dict(zip(content["columns"], row, strict=True)) for row in content["rows"]])
+    families = [one.family for one in stand_in()]
+    kinds = zip(table["kind"], table["number"], strict=True)
+    return table.assign(family=[families[n] if kind == "attack" else kind for kind, n in kinds])
+
+
 def stored(where: Path | None = None) -> list[tuple[dict, pd.DataFrame]]:
-    """Model and table (columns as `judged` has them) of what is stored in `results/llm/secret`, the smallest model first.
+    """Model and table of what is stored in `results/llm/secret`, the smallest model first.
 
     Raises:
         AttackedError: a file that `checked` refuses.
     """
     found = [checked(path) for path in sorted((where or _folder()).glob("*.json"))]
-    tables = [(one["model"], pd.DataFrame(one["rows"], columns=COLUMNS)) for one in found]
+    tables = [(one["model"], table_of(one)) for one in found]
     return sorted(tables, key=lambda pair: pair[0]["parameters"])
 
 

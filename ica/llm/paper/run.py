@@ -23,6 +23,7 @@ import torch
 import transformers
 
 from ica.build import imports, jobs, stored
+from ica.llm.jailbreak import attacks
 from ica.llm.model import copies, folders
 from ica.llm.model.engine import RULES
 from ica.llm.model.load import LanguageModel, _located, load
@@ -46,7 +47,7 @@ def code_digest() -> str:
     modules = imports.closure([f"import {MODULE}"], ROOT)
     modules = [one for one in modules if not f"{one}.".startswith((*AROUND, "ica.llm.paper.summary"))]
     files = [imports.module_file(ROOT, one) for one in modules]
-    files += [defence.BENIGN, ROOT / "ica/llm/jailbreak/attacks.yml", ROOT / "ica/llm/bbq/index.json"]
+    files += [attacks.FILE, attacks.BENIGN, ROOT / "ica/llm/bbq/index.json"]
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
 
 

@@ -81,16 +81,16 @@ def to_store(models: str) -> list[str]:
 
 
 def attacked(models: Sequence[str], file: Path = FILE) -> dict[str, int]:
-    """Of these models those that the ladder attacks with the stand-in for jailbreaks, and on how many words."""
+    """Of these models those that the ladder attacks with the stand-in for jailbreaks, and how many attacks it sends."""
     table = yaml.safe_load(file.read_text(encoding="utf-8"))["attacked"]
-    return {name: words for name, words in table.items() if name in models}
+    return {name: attacks for name, attacks in table.items() if name in models}
 
 
 def attack_digest(root: Path) -> str:
     """SHA-256 over what the answers to attacks stand on: the modules, and the attacks themselves."""
     modules = imports.closure(["import ica.llm.jailbreak.attack"], root)
     files = [imports.module_file(root, one) for one in modules if not f"{one}.".startswith(AROUND)]
-    files.append(root / "ica" / "llm" / "jailbreak" / "attacks.yml")
+    files += [root / "ica" / "llm" / "jailbreak" / name for name in ("attacks.yml", "benign.yml")]
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
 
 
