@@ -155,7 +155,7 @@ def test_browser_shows_hostile_text_and_obeys_none(folder, check):
                 missing += [
                     f"{name} {selector}: {piece[:60]}" for piece in CLEAN if text.count(piece) < times
                 ]
-        for drawing in ("alpha-curve.svg", "alpha-curve.dark.svg"):
+        for drawing in ("alpha-curve.svg", "alpha-curve.svg#dark"):
             visit.page.goto(f"{address}/_figures/alpha/{drawing}")
             obeyed += visit.page.evaluate("() => window.hit ? ['a script in a drawing ran'] : []")
         visit.search("foreign")

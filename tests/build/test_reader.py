@@ -50,7 +50,7 @@ def test_gallery_shows_each_figure_small_and_leads_to_it(built):
     gallery = (built / "build/book/book/claims.html").read_text().partition('class="tile')[2]
     assert 'href="../notebooks/alpha.html#fig-alpha-curve"' in gallery
     assert re.search(
-        r'<img class="only-dark" src="../_figures/alpha/alpha-curve.dark.svg" alt=""[^>]* loading="lazy"',
+        r'<img class="only-dark" src="../_figures/alpha/alpha-curve.svg#dark" alt=""[^>]* loading="lazy"',
         gallery,
     )
     number = re.search(r'caption-number">Fig\. ([\d.]+)', alpha)[1]
