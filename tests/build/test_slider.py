@@ -9,7 +9,7 @@ import pytest
 from docutils import nodes
 from playwright.sync_api import sync_playwright
 
-from ica.record.styles import DARK, style_of
+from ica.record.styles import DARK, PALETTE, style_of
 
 ROOT = Path(__file__).parents[2]
 STATIC = ROOT / "book/_static"
@@ -35,9 +35,9 @@ def extension(monkeypatch):
     return SimpleNamespace(slider=companion_slider, figures=companion_figures, check=check_site)
 
 
-def directive(extension, tmp_path, monkeypatch, head: str, **changed):
+def directive(extension, tmp_path, monkeypatch, head: str, rows: list = ROWS, **changed):
     """The directive on a recorded CSV of these rows; what it returns."""
-    lines = [",".join("" if one is None else str(one) for one in row) for row in ROWS]
+    lines = [",".join("" if one is None else str(one) for one in row) for row in rows]
     (tmp_path / "curve.csv").write_text("\n".join([head, *lines]) + "\n")
     figure = nodes.figure(ids=["fig-curve"], classes=["recorded"])
     monkeypatch.setattr(extension.figures.RecordedFigure, "run", lambda self: [figure, nodes.paragraph()])
@@ -67,6 +67,17 @@ def test_the_page_holds_the_data_and_the_colours_of_the_book(extension, tmp_path
     blue = style_of("transformer")["color"]
     assert given["curves"]["transformer"] == {"light": blue, "dark": DARK[blue], "dashes": ""}
     assert given["names"]["n"] == "triplets: seen" and given["curves"]["gradient descent"]["dashes"]
+
+
+def test_a_figure_without_groups_and_bands_has_the_colours_of_its_drawing(extension, tmp_path, monkeypatch):
+    rows = [[30.0, 0.9, "one"], [60.0, 0.5, "bound"]]
+    wanted = {"by": "", "along": "phi", "x": "phi", "y": "error", "names": "phi: angle; error: error"}
+    _, figure, script, _ = directive(extension, tmp_path, monkeypatch, "phi,error,label", rows, **wanted)
+    given = json.loads(
+        html.unescape(script.astext()).partition('data-given="')[2].rpartition('"></script>')[0]
+    )
+    assert given["rows"][0] == ["", 30.0, 30.0, 0.9, "one", None, None] and "slider" in figure["classes"]
+    assert given["curves"]["one"]["light"] == PALETTE[0] and given["curves"]["bound"]["dashes"]
 
 
 def test_without_the_columns_the_figure_stands_alone(extension, tmp_path, monkeypatch):
