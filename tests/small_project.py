@@ -57,6 +57,9 @@ The rules.
 ```{pages-made}
 ```
 
+```{jobs-made}
+```
+
 ```{results-stored}
 ```
 

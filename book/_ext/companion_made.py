@@ -73,6 +73,26 @@ class PagesMade(Directive):
         ]
 
 
+class JobsMade(Directive):
+    """`{jobs-made}`: the jobs of the build by kind: how many, their time, the longest, and the most memory that one took."""
+
+    def run(self) -> list[nodes.Node]:
+        groups: dict[str, list[tuple[str, dict]]] = {}
+        for name, job in read(self.records / "peaks.json").items():
+            groups.setdefault(job["kind"], []).append((name, job))
+        if not groups:
+            return [text("No job of this build is on record.")]
+        rows = []
+        for kind, jobs in groups.items():
+            longest, slow = max(jobs, key=lambda one: one[1]["seconds"])
+            cells = [kind, str(len(jobs)), duration(sum(job["seconds"] for _, job in jobs))]
+            cells += [f"{longest}, {duration(slow['seconds'])}"]
+            cells += [number(max(job["peak"] for _, job in jobs) / 1024, ".1f")]
+            rows.append([[text(words)] for words in cells])
+        head = ("Jobs", "Number", "Together", "Longest", "Peak memory of one, GiB")
+        return [self.table(head, rows, [False, True, True, False, True])]
+
+
 class ResultsStored(Directive):
     """`{results-stored}`: what `results/` holds, how large it is and how long it took."""
 
@@ -101,4 +121,5 @@ class ResultsStored(Directive):
 def setup(app: Sphinx) -> None:
     app.add_directive("workflow", Workflow)
     app.add_directive("pages-made", PagesMade)
+    app.add_directive("jobs-made", JobsMade)
     app.add_directive("results-stored", ResultsStored)

@@ -64,6 +64,9 @@ def test_page_on_how_it_is_made_lists_every_notebook(built):
     assert re.search(r'<img [^>]*src="../_figures/workflow.svg"', text)
     assert (built / "build/book/_figures/workflow.dark.svg").is_file()
     assert "3 notebooks, " in text and "Nothing is stored." in text
+    table = re.sub(r"<[^>]*>|\n", " ", text.partition("Peak memory of one, GiB")[2].partition("</table>")[0])
+    jobs = re.search(r"notebooks +(\d+) .*? (\w+), \d", table)
+    assert jobs[1] == "3" and jobs[2] in ("alpha", "beta", "gamma")
 
 
 def test_stored_results_are_counted_with_their_time(tmp_path):
