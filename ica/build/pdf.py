@@ -1,7 +1,7 @@
 """`make pdf`: the built site as one file to print, build/book.pdf.
 
 Chromium takes the pages of build/book into one document (`pdf.html`), in the order of the table of contents, sets the formulas and
-prints it: page numbers run over the whole, links between pages lead inside the file, folded parts stay folded. It is printed twice,
+prints it: page numbers run over the whole, links between pages lead inside the file, proofs stand open, other folded parts stay folded. It is printed twice,
 as the contents name pages that only the first print tells. A file that fails the check is not put in place.
 """
 

@@ -23,7 +23,8 @@ PAGES = {
     "start": "<h1>Start here</h1><p>See <a href='sub/two.html#deep'>the second</a>, <a href='data.csv'>data</a>, "
     "<a href='#inside'>what is folded</a> and <a href='https://example.org/'>outside</a>.</p>"
     "<details class='x'><summary>More</summary><p id='inside'>hidden words</p></details>"
-    "<div class='dropdown proof admonition'><p class='admonition-title'>Proof</p><div>hidden words</div></div>",
+    "<div class='dropdown note admonition'><p class='admonition-title'>Aside</p><div>hidden words</div></div>"
+    "<div class='dropdown proof admonition'><p class='admonition-title'>Proof</p><div>words of a proof</div></div>",
     "one": "<h1>1. One with \\(x\\)</h1>"
     + "".join(f"<p>{'word ' * 150}</p>" + FIGURE.format(name="tall") for _ in range(3))
     # The drawing of a cell that comes after words at the end of a page: it moves to the next one, whole.
@@ -78,6 +79,7 @@ def test_pages_are_in_order_and_whole(printed):
     assert "A small <book>" in words[0] and "Version 1, commit abc" in words[0]
     assert "Contents" in words[1] and str(printed.starts[2]) in words[1].split()
     assert "hidden words" not in "".join(words) and words[2].count("opens on the site") == 2
+    assert "words of a proof" in words[2], "proofs stand open"
     assert words[5].split()[-1] == "6", "the page's number ends it"
     assert [one.title for one in reader.outline if not isinstance(one, list)][:2] == [
         "A small <book>",
