@@ -114,6 +114,8 @@ def test_power_is_that_of_simulated_samples(n, discordant, effect):
 
 def test_what_can_be_seen_shrinks_with_the_number_of_prompts():
     assert effects.detectable(72, 0.4) < effects.detectable(48, 0.4) < effects.detectable(24, 0.4)
+    for differ in (1, 2, 9):  # of 72; 2/72 rounds up
+        assert not effects.detectable(72, differ / 72) > differ / 72
     assert np.isnan(effects.detectable(12, 0.2)), "12 prompts that differ in a fifth never show it"
     assert (
         effects.power(72, 0.3, effects.detectable(72, 0.3))

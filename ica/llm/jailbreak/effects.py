@@ -120,7 +120,7 @@ def power(n: int, discordant: float, effect: float, level: float = 0.05) -> floa
 
 def detectable(n: int, discordant: float, wanted: float = 0.8) -> float:
     """The smallest difference of shares, in steps of 0.01, that the exact McNemar test finds with this power; NaN if none is."""
-    steps = range(1, round(discordant * 100) + 1)
+    steps = [step for step in range(1, 101) if step / 100 <= discordant]
     found = bisect_left(steps, wanted, key=lambda step: power(n, discordant, step / 100))
     return steps[found] / 100 if found < len(steps) else float("nan")
 
