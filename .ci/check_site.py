@@ -52,6 +52,7 @@ FIGURES = """() => [...document.querySelectorAll('figure.recorded:not(.live)')].
     [...f.querySelectorAll('img')].filter(i => i.offsetParent !== null).length !== 1).map(f => f.id)"""
 FADED = """() => document.getAnimations().forEach(one => {
     try { one.finish(); } catch { /* one without end */ } })"""
+LOOSE = "() => document.querySelectorAll('.cell_output img').length"
 WIDE = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 FREE = "() => window.MathJax?.startup?.promise?.then(() => true) ?? true"
 
@@ -172,6 +173,8 @@ class Visit:
             self.note(f"broken maths: {text[:80]}")
         if self.page.evaluate(UNSET):
             self.note("maths is not set")
+        if loose := self.page.evaluate(LOOSE):
+            self.note(f"{loose} drawings without a caption among the outputs of cells")
         for theme in THEMES:
             self.theme(theme)
             self.page.evaluate(LOADED)

@@ -82,9 +82,10 @@ def gap(item: dict) -> list[Piece]:
 
 
 def why(row: dict) -> list[nodes.Node]:
-    """The reason why a claim is untestable, as plain text: it may hold the words of an error."""
+    """The reason why a claim is untestable, as plain text: it may hold the words of an error; commands stand between backticks."""
     reason = row["measurement"]["untestable"]
-    return [outside(f" Reason: {reason}")] if reason else []
+    parts = enumerate(f" Reason: {reason}".split("`")) if reason else []
+    return [nodes.literal("", "", outside(words)) if k % 2 else outside(words) for k, words in parts]
 
 
 def rows_of(folder: Path) -> dict[str, dict]:

@@ -14,7 +14,12 @@ from ica.record.figures import FOREGROUND, HEX
 from ica.record.styles import DARK
 
 COLOURS = 256  # of a picture in PNG; figures have flat colours
-UNSEEN = ("_static/**/*.map", "_static/vendor/**/*.ttf", "_static/locales/**/*.po")  # browsers take woff2
+UNSEEN = (
+    "_static/**/*.map",
+    "_static/vendor/**/*.ttf",
+    "_static/locales/**/*.po",
+    "_static/locales/**/*.mo",
+)  # browsers take woff2
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 BETWEEN = re.compile(r">\s+<")
 DRAWN = re.compile(r' d="([^"]*)"')
