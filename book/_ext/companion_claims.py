@@ -82,10 +82,9 @@ def gap(item: dict) -> list[Piece]:
 
 
 def why(row: dict) -> list[nodes.Node]:
-    """The reason why a claim is untestable, as plain text: it may hold the words of an error; commands stand between backticks."""
+    """The reason why a claim is untestable, as plain text: it may hold the words of an error."""
     reason = row["measurement"]["untestable"]
-    parts = enumerate(f" Reason: {reason}".split("`")) if reason else []
-    return [nodes.literal("", "", outside(words)) if k % 2 else outside(words) for k, words in parts]
+    return [outside(f" Reason: {reason}")] if reason else []
 
 
 def rows_of(folder: Path) -> dict[str, dict]:

@@ -32,7 +32,9 @@ SHAPE = re.compile(r'<path\b[^>]*\bid="([^"]*)"[^>]*>')
 USE = re.compile(r'<use\b[^>]*\bhref="#([^"]*)"[^>]*>')
 PAINT = re.compile(r"((fill|stroke): (#[0-9a-f]{6}))(?:; )?")
 PLAIN = re.compile(r'((fill|stroke)="(#[0-9a-f]{6})")')
-DARKS = re.compile(r'(_figures/[^"<>]*?)\.dark\.svg')
+DARKS = re.compile(
+    r'(_figures/[^"<>]*?)\.dark\.svg(?P<end>"?)(?: download)?'
+)  # what is opened dark would be saved light
 
 
 def _short(number: re.Match, places: int) -> str:
@@ -99,7 +101,7 @@ def themes(site: Path) -> None:
             merged.append(light.relative_to(site).as_posix().removesuffix(".svg"))
     for page in site.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
-        found = DARKS.sub(lambda one: f"{one[1]}.svg#dark" if one[1] in merged else one[0], text)
+        found = DARKS.sub(lambda one: f"{one[1]}.svg#dark{one['end']}" if one[1] in merged else one[0], text)
         if found != text:
             page.write_text(found, encoding="utf-8")
 

@@ -144,7 +144,7 @@ def test_a_notebook_runs_from_any_folder_of_the_checkout(sources):
 
 
 OURS = {
-    "sys.executable:q", "params.digest", "params.job", "params.name", "params.words", "params.models", "threads", "ASKED.threads", "OUT",
+    "sys.executable:q", "params.digest", "params.job", "params.name", "params.attacks", "params.models", "threads", "ASKED.threads", "OUT",
     "SETTINGS", "input", "input.attacks", "output", "output.ours", "output.paper", "wildcards.name", "wildcards.asset",
     "wildcards.shard", "wildcards.model",
 }  # fmt: skip
