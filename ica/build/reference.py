@@ -21,6 +21,7 @@ KINDS = ("figures", "tables", "numbers", "claims")
 CELLS = 120  # of a data file that are kept, at most
 LONG = 60  # characters of a text; longer ones count by the digest of their file alone
 LEFT_OUT = "(a long text)"
+WHERE = ("commit", "machine", "s per step")  # columns that say where a run was made, not what it found
 
 
 def _kept(cell: str) -> str:
@@ -32,10 +33,14 @@ def _kept(cell: str) -> str:
 def data_file(content: bytes) -> dict:
     """A CSV file in short: its SHA-256, the number of its rows, and by column some cells, evenly spaced over the rows.
 
-    Of a column of numbers of which rows are left out `ends` holds least, largest and mean.
+    Of a column of numbers of which rows are left out `ends` holds least, largest and mean. Columns of `WHERE` do not count.
     """
     head, *rows = csv.reader(io.StringIO(content.decode("utf-8")))
-    count = min(len(rows), max(2, CELLS // len(head)))
+    if set(head) & set(WHERE):
+        places = [place for place, name in enumerate(head) if name not in WHERE]
+        head, *rows = ([row[place] for place in places] for row in (head, *rows))
+        content = json.dumps([head, *rows]).encode()
+    count = min(len(rows), max(2, CELLS // max(len(head), 1)))
     picked = [rows[k * (len(rows) - 1) // max(count - 1, 1)] for k in range(count)]
     ends = {}
     for place, name in enumerate(head) if count < len(rows) else ():

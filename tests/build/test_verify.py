@@ -120,6 +120,14 @@ def test_the_same_numbers_are_the_same(made, capsys):
     assert (made.root / reference.REFERENCE).stat().st_size < 40_000
 
 
+def test_where_a_run_was_made_is_no_result():
+    table = "run,commit,steps,machine\nsmall,{commit},300,{cpu}\n"
+    one = reference.data_file(table.format(commit="abc", cpu=HERE).encode())
+    assert one == reference.data_file(table.format(commit="def", cpu=THERE).encode())
+    assert one["columns"] == ["run", "steps"]
+    assert one != reference.data_file(table.replace("300", "301").format(commit="abc", cpu=HERE).encode())
+
+
 # One change -> the state that it is in, here and on another processor, and what is said where it is a finding.
 CHANGES = {
     "last digit": (lambda b: b.file("alpha", "figures/curve.csv", CURVE.replace("0.5,", "0.5000000000000001,")), "within", "not bit for bit"),
