@@ -70,7 +70,9 @@ def _run(name: str, record: Path, site: Path) -> tuple[Entity, list[Entity], lis
         kind, _, rest = file.relative_to(record).as_posix().partition("/")
         if rest and RECORDED.fullmatch(f"{kind}/{rest}"):
             place = f"{'_figures' if kind == 'figures' else '_tables'}/{name}/{rest}"
-            if (site / place).is_file():  # a dark drawing lies in the light one's file
+            if (
+                not rest.endswith(".dark.svg") or (site / place).is_file()
+            ):  # else it lies in the light one's file
                 about = f"{kind.rstrip('s').title()} of notebook {name}"
                 made.append(_file(site / place, f"book/{place}", about))
     values = [
