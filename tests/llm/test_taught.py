@@ -17,7 +17,7 @@ from ica.llm.taught import items, lessons, live, run, settings, train
 from ica.llm.taught.settings import ARMS, Arm, Recipe
 
 SMALL = language_model(places=2048)
-QUICK = Recipe(steps=4, each=1, plain=1, every=2, warmup=1, rate=1e-3)
+QUICK = Recipe(steps=4, critic=1, user=1, plain=1, every=2, warmup=1, rate=1e-3)
 
 
 def drawn(count: int, **choice) -> list[items.Made]:
@@ -137,7 +137,7 @@ def test_lessons_of_a_user_are_told_by_verdicts_and_scores_alone():
 
 def test_arms_differ_in_what_replaces_what_and_share_their_contexts():
     steps = {name: lessons.step_of(arm, 3, 5, Recipe()) for name, arm in ARMS.items()}
-    assert {len(rows) for rows in steps.values()} == {2 * Recipe().each + Recipe().plain}
+    assert {len(rows) for rows in steps.values()} == {Recipe().contexts}
     verdicts = {
         n: sum(line.context.endswith("Verdict:") for row in rows for line in row) for n, rows in steps.items()
     }
@@ -147,7 +147,7 @@ def test_arms_differ_in_what_replaces_what_and_share_their_contexts():
         == 0
         < verdicts["critic"]
         == verdicts["both"]
-        == 3 * Recipe().each
+        == 3 * Recipe().critic
     )
     final = {
         n: sum("Verdict: wrong" in line.context for row in rows for line in row) for n, rows in steps.items()

@@ -130,6 +130,20 @@ def test_dose_and_response_of_a_perfect_user_and_of_none(tmp_path):
     assert len(table) == 30 and table.groupby("model")["gain"].std().min() < 1e-9
 
 
+def test_a_slope_takes_the_levels_that_are_stored_and_at_least_three(tmp_path):
+    runs = results.stored(kept(tmp_path))
+    part = {arm: found for arm, found in runs.items() if arm not in ("both-0.25", "both-0.75")}
+    part["both-0.25"] = {0: runs["both-0.25"][0]}
+    seeds, levels = study.graded(part)
+    assert seeds == [0, 1, 2] and list(levels) == [0, 0.5, 1]
+    assert study.estimate(study.apart(part))["value"] == pytest.approx(
+        study.estimate(study.apart(runs))["value"], abs=1e-3
+    )
+    del part["both-0.5"]
+    with pytest.raises(study.Missing, match="one of both-0.25, both-0.5, both-0.75 with the seeds of both"):
+        study.graded(part)
+
+
 def test_claims_are_measured_or_not_testable_by_what_is_stored(tmp_path):
     runs = results.stored(kept(tmp_path))
     every = study.claims(runs)

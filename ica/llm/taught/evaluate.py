@@ -6,7 +6,8 @@ attempts with scores. All of it in one drawn rotation of the options, so that fi
 is the option of the highest log-probability per token. What critics would have said follows from these (`results`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 
 import torch
 
@@ -25,7 +26,7 @@ DIGITS = 4
 
 
 class Asker:
-    """Asks an engine about a few items and gives the chosen options."""
+    """Asks an engine about a few items; what all questions about an item begin with is computed once."""
 
     def __init__(self, engine: Engine, items: Sequence[Item]):
         self.engine, self.items = engine, items
@@ -34,13 +35,16 @@ class Asker:
             for one in items
         ]
 
-    def choose(self, ends: Sequence[str]) -> list[int]:
-        """The option that each item is answered with after its stem and this end."""
+    def choose(self, ends: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
+        """The options that the items are answered with after their stems and these ends, by the names of the ends."""
         requests = [
             Request(stem + end, tuple(f" {option}" for option in item.options))
-            for item, stem, end in zip(self.items, self.stems, ends, strict=True)
+            for some in ends.values()
+            for item, stem, end in zip(self.items, self.stems, some, strict=True)
         ]
-        return [likelier(one.sums.tolist(), one.counts.tolist()) for one in self.engine.score(requests)]
+        scores = self.engine.score(requests, self.stems)
+        found = iter([likelier(one.sums.tolist(), one.counts.tolist()) for one in scores])
+        return {name: list(islice(found, len(self.items))) for name in ends}
 
     def judge(self) -> list[list[float]]:
         """The probability of " right" against " wrong" after each option of each item, as an attempt."""
@@ -49,10 +53,8 @@ class Asker:
             for item, stem in zip(self.items, self.stems, strict=True)
             for option in item.options
         ]
-        found = self.engine.score(
-            [Request(stem + prompts.attempt(option) + "\nVerdict:", JUDGED) for stem, option in ends]
-        )
-        odds = [torch.softmax(one.sums, 0)[0].item() for one in found]
+        requests = [Request(stem + prompts.attempt(option) + "\nVerdict:", JUDGED) for stem, option in ends]
+        odds = [torch.softmax(one.sums, 0)[0].item() for one in self.engine.score(requests, self.stems)]
         return [[round(value, DIGITS) for value in odds[k : k + 3]] for k in range(0, len(odds), 3)]
 
 
@@ -82,42 +84,43 @@ def core(engine: Engine, items: Sequence[Item]) -> list[dict]:
     """For each item `first` (the option), `held` (see `Asker.judge`), and `unchecked`, `right`, `wrong`: the answer after that
     verdict on the first one."""
     asker = Asker(engine, items)
-    answers, held = asker.choose(["\nAttempt:"] * len(items)), asker.judge()
-    records = [{"first": answer, "held": odds} for answer, odds in zip(answers, held, strict=True)]
-    for word in VERDICTS:
-        ends = [
+    found = asker.choose({"first": ["\nAttempt:"] * len(items)}) | {"held": asker.judge()}
+    told = {
+        word: [
             _said(item, [k], [word]) + prompts.FINAL["verdict"]
-            for item, k in zip(items, answers, strict=True)
+            for item, k in zip(items, found["first"], strict=True)
         ]
-        for record, chosen in zip(records, asker.choose(ends), strict=True):
-            record[word] = chosen
-    return records
+        for word in VERDICTS
+    }
+    return _rows(found | asker.choose(told))
 
 
 def deep(engine: Engine, items: Sequence[Item], cores: Sequence[dict]) -> list[dict]:
     """For each item `CRITIC` (the answers after one to three rounds) and `KIND` (the answer after attempts with scores)."""
-    asker, records = Asker(engine, items), [{} for _ in items]
-    for critic in CRITICS:
-        answers, words = [[one["first"]] for one in cores], [[] for _ in items]
-        for _ in range(ROUNDS):
-            for item, own, said, one in zip(items, answers, words, cores, strict=True):
+    asker = Asker(engine, items)
+    answers = {critic: [[one["first"]] for one in cores] for critic in CRITICS}
+    words = {critic: [[] for _ in items] for critic in CRITICS}
+    for _ in range(ROUNDS):
+        told = {}
+        for critic in CRITICS:
+            for item, own, said, one in zip(items, answers[critic], words[critic], cores, strict=True):
                 said.append(word_of(critic, item, own[-1], one["held"]))
-            told = zip(items, answers, words, strict=True)
-            for own, chosen in zip(
-                answers, asker.choose([_said(*one) + prompts.FINAL["verdict"] for one in told]), strict=True
-            ):
-                own.append(chosen)
-        for record, own in zip(records, answers, strict=True):
-            record[critic] = own[1:]
-    for kind in SCORED:
-        ends = [
-            "".join(prompts.attempt(item.options[k]) + prompts.score(value) for k, value in rated(item, kind))
-            + prompts.FINAL["score"]
-            for item in items
-        ]
-        for record, chosen in zip(records, asker.choose(ends), strict=True):
-            record[kind] = chosen
-    return records
+            about = zip(items, answers[critic], words[critic], strict=True)
+            told[critic] = [_said(*one) + prompts.FINAL["verdict"] for one in about]
+        for critic, chosen in asker.choose(told).items():
+            for own, option in zip(answers[critic], chosen, strict=True):
+                own.append(option)
+    scored = asker.choose({kind: [_scored(item, kind) for item in items] for kind in SCORED})
+    return _rows({critic: [own[1:] for own in found] for critic, found in answers.items()} | scored)
+
+
+def _scored(item: Item, kind: str) -> str:
+    pairs = (prompts.attempt(item.options[k]) + prompts.score(value) for k, value in rated(item, kind))
+    return "".join(pairs) + prompts.FINAL["score"]
+
+
+def _rows(columns: Mapping[str, Sequence]) -> list[dict]:
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def read(engine: Engine, items: Sequence[Item], tell: Callable[[str], None] | None = None) -> dict:

@@ -97,13 +97,14 @@ def plain(item: Item, rng: np.random.Generator) -> list[Line]:
 def step_of(arm: Arm, seed: int, step: int, recipe: Recipe) -> list[list[Line]]:
     """The lines of every question of a step: a function of arm, seed and step alone. Seeds share no questions, arms do."""
     rng, rows = np.random.default_rng([seed, step]), []
-    for k in range(recipe.each):
+    for k in range(recipe.critic):
         condition = ("ambiguous", "disambiguated")[(k + step) % 2]
         made, silent = items.make(rng, condition).item, items.make(rng, "ambiguous").item
-        other = items.make(rng, "ambiguous").item
-        one, two = (np.random.default_rng([seed, step, k, place]) for place in range(2))
-        rows.append(criticise(made, arm.noise, one) if arm.critic else plain(silent, one))
-        rows.append(use(other, two) if arm.user else plain(other, two))
+        own = np.random.default_rng([seed, step, k, 0])
+        rows.append(criticise(made, arm.noise, own) if arm.critic else plain(silent, own))
+    for k in range(recipe.user):
+        silent, own = items.make(rng, "ambiguous").item, np.random.default_rng([seed, step, k, 1])
+        rows.append(use(silent, own) if arm.user else plain(silent, own))
     return rows + [plain(items.make(rng, "ambiguous").item, rng) for _ in range(recipe.plain)]
 
 

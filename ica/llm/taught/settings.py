@@ -20,24 +20,31 @@ class Recipe:
 
     Args:
         steps: training steps.
-        each: contexts of a step that teach to criticise, and as many that teach to use a critic, or plain ones in their place.
+        critic, user: contexts of a step that teach to criticise and to use a critic, or plain ones in their place. To use one
+            is learnt sooner.
         plain: further contexts of a step, plain in every arm.
         rate, warmup: AdamW's learning rate, reached after `warmup` steps and falling to 0 in a line from there.
         every: steps between checkpoints.
     """
 
     steps: int = 300
-    each: int = 5
-    plain: int = 2
-    rate: float = 8e-5
+    critic: int = 6
+    user: int = 3
+    plain: int = 1
+    rate: float = 4e-4
     warmup: int = 20
     every: int = 25
 
     def __post_init__(self):
-        for name in ("steps", "each", "every"):
+        for name in ("steps", "critic", "user", "every"):
             checks.whole(name, getattr(self, name), 1)
         checks.whole("plain", self.plain, 0)
         checks.whole("warmup", self.warmup, 0)
+
+    @property
+    def contexts(self) -> int:
+        """Of a step."""
+        return self.critic + self.user + self.plain
 
     def rate_at(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""

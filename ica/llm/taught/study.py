@@ -22,6 +22,7 @@ from ica.record.record import Record
 
 Runs = Mapping[str, Mapping[int, Taught]]
 Measure = Callable[[Answers], Float[np.ndarray, " items"]]
+LEAST = 3  # levels of noise over which a slope is taken
 APART = 0.1  # least range of the critics' accuracies over which a slope is taken
 CRITICS = {
     "first answer": "first",
@@ -93,15 +94,32 @@ def interaction(runs: Runs) -> Float[Tensor, "seeds items"]:
     return both - critic_ - user + neither
 
 
-def doses(runs: Runs, user: bool = True) -> tuple[list[int], Float[Tensor, "seeds levels"]]:
-    """Seeds that every level of noise has (and, without `user`, the arm that was taught to criticise alone), and how accurate
-    the critics of the levels are on BBQ.
+def graded(runs: Runs, user: bool = True) -> tuple[list[int], dict[float, str]]:
+    """Seeds that both ends of the noise have (and, without `user`, the arm that was taught to criticise alone), and the levels
+    with their arms that have all of these.
 
     Raises:
-        Missing: no such seed, or critics that hardly differ.
+        Missing: no such seed, or no level between the ends.
     """
-    seeds = common(runs, [*GRADED.values(), *([] if user else ["critic"])])
-    found = torch.stack([values(runs, arm, seeds, critic).mean(1) for arm in GRADED.values()], 1)
+    ends = [GRADED[level] for level in (min(GRADED), max(GRADED))]
+    seeds = common(runs, [*ends, *([] if user else ["critic"])])
+    found = {level: arm for level, arm in GRADED.items() if set(seeds) <= set(runs.get(arm, ()))}
+    if len(found) < LEAST:
+        between = [arm for level, arm in GRADED.items() if level not in found]
+        raise Missing(
+            f"Precomputed runs are not at hand: one of {', '.join(between)} with the seeds of {ends[0]}."
+        )
+    return seeds, found
+
+
+def doses(runs: Runs, user: bool = True) -> tuple[list[int], Float[Tensor, "seeds levels"]]:
+    """The seeds of `graded`, and how accurate the critics of its levels are on BBQ.
+
+    Raises:
+        Missing: as `graded` says, or critics that hardly differ.
+    """
+    seeds, levels = graded(runs, user)
+    found = torch.stack([values(runs, arm, seeds, critic).mean(1) for arm in levels.values()], 1)
     if (spread := float((found.amax(1) - found.amin(1)).min())) < APART:
         raise Missing(f"The accuracies of the critics differ by {spread:.2f} only.")
     return seeds, found
@@ -110,14 +128,14 @@ def doses(runs: Runs, user: bool = True) -> tuple[list[int], Float[Tensor, "seed
 def responses(runs: Runs, user: bool) -> Float[Tensor, "seeds levels items"]:
     """Gains under the critic of each level of noise: in the model that has that critic, or, without `user`, in the one that was
     taught to criticise alone, which is given the same critic's verdicts."""
-    seeds = doses(runs, user)[0]
+    seeds, levels = graded(runs, user)
 
     def one(arm: str, seed: int) -> Float[np.ndarray, " items"]:
         held = runs[arm][seed].asked["bbq"].held
         told = runs[arm if user else "critic"][seed].asked["bbq"]
         return told.accuracy("own", held) - told.accuracy("none")
 
-    return torch.tensor(np.array([[one(arm, seed) for arm in GRADED.values()] for seed in seeds]))
+    return torch.tensor(np.array([[one(arm, seed) for arm in levels.values()] for seed in seeds]))
 
 
 def slope(runs: Runs, user: bool) -> Float[Tensor, "seeds items"]:
@@ -228,10 +246,11 @@ def dosed(runs: Runs) -> pd.DataFrame:
     for user, model in ((True, "taught to use a critic"), (False, "not taught to use one")):
         try:
             (seeds, found), gains = doses(runs, user), responses(runs, user).mean(2)
+            levels = graded(runs, user)[1]
         except Missing:
             continue
         for k, seed in enumerate(seeds):
-            for level, noise in enumerate(GRADED):
+            for level, noise in enumerate(levels):
                 rows.append((noise, model, seed, float(found[k, level]), float(gains[k, level])))
     return pd.DataFrame(rows, columns=["noise", "model", "seed", "critic", "gain"])
 
