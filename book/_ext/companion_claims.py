@@ -56,17 +56,17 @@ def measured(part: dict, size: bool = True) -> str:
 
 
 def badge(verdict: str, how: str = "") -> nodes.inline:
-    """The verdict in a frame, with what it rests on (2 of 4) behind it."""
+    """The verdict in a frame, with what it rests on (2 of 4 parts) behind it."""
     css = verdict.replace(" ", "-")
     words = f"{VERDICTS[verdict]}{NBSP}{verdict}" + (f" ({how})" if how else "")
     return nodes.inline("", words, classes=["verdict", f"verdict-{css}"])
 
 
 def of_parts(row: dict) -> str:
-    """How many parts hold, where that is not all or none: "2 of 4"."""
+    """How many parts hold, where the whole is mixed or open: "2 of 4 parts", "none of 2 parts"."""
     outcomes = list(row["outcomes"].values())
     held = outcomes.count("supported")
-    return f"{held} of {len(outcomes)}" if row["verdict"] in ("mixed", "open") and len(outcomes) > 1 else ""
+    return f"{held or 'none'} of {len(outcomes)} parts" if row["verdict"] in ("mixed", "open") and len(outcomes) > 1 else ""
 
 
 def many(count: int, what: str) -> str:

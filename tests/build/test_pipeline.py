@@ -166,8 +166,8 @@ def test_ledger_has_a_table_for_each_page_and_one_of_changed_criteria(built):
         "Criterion: ≤ 10 1 (3 cases) ✔ supported –",
         "Criterion: above 0 by 0.1 Why: a tenth is what one sees 0.50 [0.30, 0.70] (5 seeds, 64 prompts) ✔ supported yes",
         "Page beta: 1 mixed 1 claim of beta",
-        "Criterion: n = 2: ≤ 1; n = 15: ≥ 5 n = 2: 0 ✔ n = 15: 2 ✘ ◐ mixed (1 of 2) –",
-        "beta-parts before any run The bound of \\(n = 15\\) was 4. mixed ◐ mixed (1 of 2)",
+        "Criterion: n = 2: ≤ 1; n = 15: ≥ 5 n = 2: 0 ✔ n = 15: 2 ✘ ◐ mixed (1 of 2 parts) –",
+        "beta-parts before any run The bound of \\(n = 15\\) was 4. mixed ◐ mixed (1 of 2 parts)",
     ):
         assert told in ledger
 
@@ -178,7 +178,7 @@ def test_head_of_a_page_asks_and_answers_by_the_verdicts(built):
         The number \(x^{2}\) is small, 1.0. ✔ supported It goes up. ✔ supported Three cases; see Page beta."""
     assert " ".join(told.split()) in head
     assert "Question. Do the parts hold? The paper does not ask this." in words(page(built, "notebooks/beta"))
-    assert "Holds in 1 of 2 parts: One part holds, the other does not. ◐ mixed (1 of 2)" in words(
+    assert "Holds in 1 of 2 parts: One part holds, the other does not. ◐ mixed (1 of 2 parts)" in words(
         page(built, "notebooks/beta")
     )
 
@@ -188,7 +188,7 @@ def test_roles_say_what_the_claims_came_to(built):
     assert (
         r"In short: The number \(x^{2}\) is small, 1.0. ✔ supported. It rose by 0.50 [0.30, 0.70]," in prose
     )
-    assert "elsewhere 2 (✘ contradicted, as a whole ◐ mixed (1 of 2)); not so not measured: Not" in prose
+    assert "elsewhere 2 (✘ contradicted, as a whole ◐ mixed (1 of 2 parts)); not so not measured: Not" in prose
 
 
 def test_reason_of_an_untestable_claim_is_shown_and_never_obeyed(built):
