@@ -43,7 +43,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check $(if $(MAKE_TERM
 # `exec`, so that a signal to make reaches the build.
 BOOK := exec $(BIN)/python -m ica.build.book --under-make --limit="$$LIMIT" --cluster="$$CLUSTER"
 
-.PHONY: help book pdf test faults lint repeat verify stored sweep ladder taught paper-llm bench clean moved
+.PHONY: help book pdf test faults lint repeat verify stored sweep ladder taught paper-llm bench mutants clean moved
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -107,6 +107,10 @@ paper-llm: $(READY) ## the paper's protocol for one model (MODEL=..., ITEMS=500 
 bench: $(READY) ## measure side by side (RUNS="objective descent", RELEASED=folder), into build/bench.json
 	@ICA_LIMIT="$${LIMIT:-$$ICA_LIMIT}" exec $(BIN)/python -m ica.bench.run --runs="$$RUNS" --released="$$RELEASED" --threads="$$THREADS" \
 	    --repeats="$$REPEATS" --device="$$DEVICE" --store="$$STORE"
+
+mutants: $(READY) ## change one thing at a time in the code that claims stand on: a test must fail (ARGS="--store": for the page)
+	@$(BIN)/python -m pip install --disable-pip-version-check -q --constraint constraints.txt mutmut
+	@exec $(BIN)/python -m ica.build.mutants $$ARGS
 
 clean: ## remove everything that was built (the environment stays)
 	@"$$PYTHON" -m ica.build.clean

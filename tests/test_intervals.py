@@ -151,6 +151,13 @@ def test_paired_ratio_is_the_geometric_mean_with_students_interval():
         (lambda: against_one_run(torch.zeros(2, 3), 0.5, prompts=0), "prompts must be a whole number"),
         (lambda: paired_ratio([1.0], [1.0]), "at least two pairs"),
         (lambda: paired_ratio([1.0, -1.0], [1.0, 1.0]), "above must be"),
+        (lambda: paired_ratio([1.0, 1.0], [1.0, 0.0]), "^below must be"),
+        (lambda: paired_ratio([1.0, 1.0], [1.0, 1.0, 1.0]), "at least two pairs, got 2 and 3"),
+        (lambda: ratio_interval([1.0], [1.0, 2.0]), "^above must"),
+        (lambda: ratio_interval([1.0, 2.0], [1.0]), "^below must"),
+        (lambda: ratio_interval([1.0, 0.0], [1.0, 2.0]), "^above must"),
+        (lambda: ratio_interval([1.0, 2.0], [1.0, -2.0]), "^below must"),
+        (lambda: median_interval([1.0] * 5), r"level 0.95 \(6 for 0.95\), got 5"),
     ],
 )
 def test_bad_samples_are_named(call, message):
@@ -186,16 +193,29 @@ decades = st.lists(st.floats(1e-6, 1e6), min_size=3, max_size=12, unique=True)
 def test_ratios_agree_with_statsmodels(above, below):
     logs = [DescrStatsW(np.log(sample)) for sample in (above, below)]
     ends = CompareMeans(*logs).tconfint_diff(usevar="unequal")
-    assert np.log(ratio_interval(above, below)[1:]) == pytest.approx(ends, rel=1e-9, abs=1e-9)
+    centre, *found = np.log(ratio_interval(above, below))
+    assert found == pytest.approx(ends, rel=1e-9, abs=1e-9)
+    assert centre == pytest.approx(logs[0].mean - logs[1].mean, rel=1e-9, abs=1e-9)
     pairs = list(zip(above, below, strict=False))
     first, second = (list(side) for side in zip(*pairs, strict=True))
     ends = DescrStatsW(np.log(first) - np.log(second)).tconfint_mean()
     assert np.log(paired_ratio(first, second)[1:]) == pytest.approx(ends, rel=1e-9, abs=1e-9)
 
 
-@pytest.mark.parametrize("level", [0.9, 0.95])
+def test_the_ratio_of_two_values_each_by_hand():
+    """Welch's interval of mean logarithms 2 and 1/2, each from two values; unlike spreads, so not the pooled one."""
+    above, below = [math.e, math.e**3], [1.0, math.e]
+    ratio, lo, hi = ratio_interval(above, below)
+    spread, free = math.sqrt(2 / 2 + 0.5 / 2), 1.25**2 / (1 + 0.25**2)
+    assert math.log(ratio) == pytest.approx(1.5)
+    assert [math.log(lo), math.log(hi)] == pytest.approx(1.5 + stats.t.ppf([0.025, 0.975], free) * spread)
+
+
+@pytest.mark.parametrize("level", [0.3, 0.9, 0.95])
 @pytest.mark.parametrize("n", range(6, 30))
 def test_the_interval_of_a_median_is_that_of_scipys_quantile_test(n, level):
     values = np.random.default_rng(n).normal(size=n)
     found = stats.quantile_test(values, p=0.5).confidence_interval(level)
     assert median_interval(values.tolist(), level)[1:] == (found.low, found.high)
+    assert median_interval(values.tolist(), level)[0] == np.median(values)
+    assert median_interval(values.tolist()) == median_interval(values.tolist(), 0.95)

@@ -172,6 +172,19 @@ def test_stable_ties_keep_the_order_of_the_prompt():
     scores = torch.tensor([0.3, -0.2, 1.1])
     expected = loop_loss(scores.tolist(), rewards.tolist())
     assert objectives.pl_loss(scores, rewards, ties="stable").item() == pytest.approx(expected, rel=1e-6)
+    level = torch.tensor([0.5, 0.5])
+    assert objectives.bt_loss(scores[:2], level, "stable") == objectives.pl_loss(scores[:2], level, "stable")
+    W, x, y = torch.eye(2), torch.tensor([1.0, 2.0]), torch.tensor([[1.0, 0.0], [0.0, 3.0], [-1.0, 1.0]])
+    distinct = torch.tensor([0.5, 0.9, 0.4])
+    assert torch.equal(
+        objectives.pl_gradient(W, x, y, rewards, "stable"), objectives.pl_gradient(W, x, y, distinct)
+    )
+    for call in (
+        lambda: objectives.bt_loss(scores[:2], level),
+        lambda: objectives.pl_gradient(W, x, y, rewards),
+    ):
+        with pytest.raises(ValueError, match="rewards must be distinct"):
+            call()
 
 
 def test_cosine_reward_is_the_cosine():
@@ -190,6 +203,14 @@ def test_the_cosine_does_not_depend_on_norms(power, other, angle):
     torch.testing.assert_close(value, torch.stack([ray[0], -ray[0]]), rtol=0, atol=1e-14)
     (slope,) = torch.autograd.grad(value[0] * 10.0**other, leaf)
     torch.testing.assert_close(slope[0], torch.tensor([ray[1] ** 2, -ray[0] * ray[1]]), rtol=0, atol=1e-12)
+
+
+def test_vectors_of_very_different_size_have_their_cosines():
+    """Each is divided by its own largest entry, whatever the others in the batch are."""
+    rays = torch.tensor([[[1.0, 1.0], [1.0, 0.0]], [[-1.0, 0.0], [0.0, 1.0]]])
+    sizes = torch.tensor([[[1e-20], [1e20]], [[1.0], [1e-30]]])
+    value = objectives.cosine_reward(torch.tensor([[1e-25, 0.0], [1e25, 0.0]]), sizes * rays)
+    torch.testing.assert_close(value, torch.tensor([[0.5**0.5, 1.0], [-1.0, 0.0]]))
 
 
 def test_the_cosine_of_zero_is_refused_and_moderate_vectors_keep_their_bits():
@@ -227,5 +248,9 @@ def test_bad_scores_are_named():
     rewards = torch.tensor([1.0, 2.0])
     with pytest.raises(ValueError, match="scores must be finite"):
         objectives.pl_loss(torch.tensor([torch.nan, 0.0]), rewards)
+    with pytest.raises(ValueError, match="^scores must be finite"):
+        objectives.bt_loss(torch.tensor([torch.nan, 0.0]), rewards)
+    with pytest.raises(ValueError, match="^scores must have shape"):
+        objectives.bt_loss(torch.zeros(3), rewards)
     with pytest.raises(ValueError, match="ties must be one of error, stable"):
         objectives.pl_loss(rewards, rewards, ties="first")

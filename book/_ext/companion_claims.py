@@ -66,7 +66,11 @@ def of_parts(row: dict) -> str:
     """How many parts hold, where the whole is mixed or open: "2 of 4 parts", "none of 2 parts"."""
     outcomes = list(row["outcomes"].values())
     held = outcomes.count("supported")
-    return f"{held or 'none'} of {len(outcomes)} parts" if row["verdict"] in ("mixed", "open") and len(outcomes) > 1 else ""
+    return (
+        f"{held or 'none'} of {len(outcomes)} parts"
+        if row["verdict"] in ("mixed", "open") and len(outcomes) > 1
+        else ""
+    )
 
 
 def many(count: int, what: str) -> str:

@@ -1,4 +1,6 @@
-"""Directives of the page "The same again": `verified`, the builds held against the reference, and `tolerances`, what they may differ by."""
+"""Directives of the page "The same again": `verified`, the builds held against the reference, `tolerances`, what they may differ by,
+and `mutants`, how sharp the tests are.
+"""
 
 from collections.abc import Iterable
 
@@ -7,7 +9,7 @@ from companion_data import Directive, folded, number, read, text
 from docutils import nodes
 from sphinx.application import Sphinx
 
-from ica.build import alike, reference
+from ica.build import alike, mutants, reference
 
 COMMAND = "make verify"
 SHOWN = 20  # findings of one build
@@ -100,6 +102,39 @@ class Tolerances(Directive):
         return [table]
 
 
+class Mutants(Directive):
+    """`{mutants}`: of each module how many of its mutants a test noticed, and those that none did with the reason."""
+
+    HEAD = ("Module", "Changes", "Noticed by a test", "Cannot be noticed", "Gaps")
+
+    def run(self) -> list[nodes.Node]:
+        found = read(self.records / "mutants.json")
+        if not found:
+            return [text("No report is stored yet.")]
+        body = [self.row(name, one, found["survivors"]) for name, one in found["modules"].items()]
+        total = {
+            key: sum(one[key] for one in found["modules"].values()) for key in ("mutants", mutants.NOTICED)
+        }
+        body.append(self.row("all", total, found["survivors"]))
+        made = found["provenance"]
+        words = f"Made by mutmut {made['mutmut']} at commit {(made['commit'] or 'none')[:8]}."
+        table = self.table(self.HEAD, body, [False, *[True] * 4])
+        items = [nodes.list_item("", *self.survivor(one)) for one in found["survivors"]]
+        summary = f"{many(len(items), 'change')} that no test noticed"
+        return [table, text(words), *folded(summary, "findings", nodes.bullet_list("", *items))]
+
+    def row(self, name: str, one: dict[str, int], survivors: list[dict]) -> list[list[nodes.Node]]:
+        own = [found for found in survivors if name in ("all", found["module"])]
+        explained = sum(bool(found["why"]) for found in own)
+        numbers = (str(one["mutants"]), share(one[mutants.NOTICED], one["mutants"]), str(explained))
+        return [[text(name)], *([text(words)] for words in (*numbers, str(len(own) - explained)))]
+
+    def survivor(self, one: dict[str, str]) -> list[nodes.Node]:
+        words = f"{one['module']}, {one['function']}: {one['why'] or 'a gap'}"
+        return [text(words), nodes.literal_block("", one["change"], language="diff")]
+
+
 def setup(app: Sphinx) -> None:
     app.add_directive("verified", Verified)
     app.add_directive("tolerances", Tolerances)
+    app.add_directive("mutants", Mutants)

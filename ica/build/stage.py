@@ -24,7 +24,7 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_markdown_cell, new_output
 
-from ica.build import faults, notebooks, peaks, reference
+from ica.build import faults, mutants, notebooks, peaks, reference
 from ica.record.outside import plain_text
 from ica.record.provenance import git, no_repository, write_json
 
@@ -231,6 +231,7 @@ def stage(root: Path, out: Path) -> Path:
     write_json(site / "_record" / "faults.json", [asdict(fault) for fault in faults.read(root)])
     write_json(site / "_record" / "peaks.json", peaks.gather(out))
     write_json(site / "_record" / "verified.json", reference.shown(root))
+    write_json(site / "_record" / "mutants.json", mutants.kept(root))
     write_json(site / "_record" / "site.json", state(root) | {"profile": out.name})
     return site
 

@@ -188,7 +188,9 @@ def test_roles_say_what_the_claims_came_to(built):
     assert (
         r"In short: The number \(x^{2}\) is small, 1.0. ✔ supported. It rose by 0.50 [0.30, 0.70]," in prose
     )
-    assert "elsewhere 2 (✘ contradicted, as a whole ◐ mixed (1 of 2 parts)); not so not measured: Not" in prose
+    assert (
+        "elsewhere 2 (✘ contradicted, as a whole ◐ mixed (1 of 2 parts)); not so not measured: Not" in prose
+    )
 
 
 def test_reason_of_an_untestable_claim_is_shown_and_never_obeyed(built):

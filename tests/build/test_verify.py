@@ -9,7 +9,7 @@ import pytest
 import small_project
 import yaml
 
-from ica.build import alike, execute, reference, stored, verify
+from ica.build import alike, execute, mutants, reference, stored, verify
 from ica.record import seals
 from ica.record.provenance import write_json
 
@@ -339,6 +339,11 @@ def test_the_page_shows_the_reports(sources, monkeypatch):
         "findings": ["claim alpha-up: <i>moved</i>"],
     }
     verify.store(sources, report | other | told)
+    survivor = {"module": "ica/one.py", "function": "less", "change": "-a < b\n+a <= b", "why": ""}
+    counts, about = {"ica/one.py": {"mutants": 8, "noticed": 7}}, {"commit": "abc", "mutmut": "3.8.1"}
+    tested = {"modules": counts, "survivors": [survivor], "provenance": about}
+    write_json(sources / mutants.STORED, tested)
+    stored.accept(sources / "results")
     assert small_project.build(sources).returncode == 0
     shown = page.read_text()
     assert (
@@ -350,3 +355,6 @@ def test_the_page_shows_the_reports(sources, monkeypatch):
         and all(kind in shown for kind in alike.TOLERANCES)
     )
     assert "its report is the last row" in shown and "Pimentel" in shown
+    assert (
+        "7 of 8 (87.5 %)" in shown and "less: a gap" in shown and "a &lt;= b" in shown.replace("<span>", "")
+    )

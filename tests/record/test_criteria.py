@@ -182,6 +182,22 @@ def test_evidence_beyond_the_decision_lowers_p(case):
     assert criterion.p_value(value, near) <= criterion.p_value(value, interval) + 1e-12
 
 
+@pytest.mark.parametrize(
+    ("criterion", "value", "interval", "away"),
+    [  # away: from the end of the region that decides, in half-widths of the side that faces it
+        (MOST, 0.5, (-3.0, 0.7), 0.5 / 0.2),
+        (MOST, 1.5, (1.1, 9.0), 0.5 / 0.4),
+        (LEAST, 1.5, (1.1, 9.0), 0.5 / 0.4),
+        (LEAST, 0.5, (-3.0, 0.7), 0.5 / 0.2),
+        (ABOVE, 1.0, (0.5, 3.0), 0.9 / 0.5),
+        (ABOVE, -1.0, (-3.0, -0.5), 0.9 / 0.5),
+        (MORE, 2.5, (2.0, 9.0), math.log(2) / math.log(1.25)),
+    ],
+)
+def test_p_by_hand(criterion, value, interval, away):
+    assert criterion.p_value(value, interval) == pytest.approx(math.erfc(away * QUANTILE / math.sqrt(2)))
+
+
 @pytest.mark.parametrize("criterion", [MOST, LEAST, WITHIN, ABOVE, DIFFERS, MORE])
 def test_an_interval_without_width_is_certain(criterion):
     for value in (-3.0, 0.0, 0.5, 1.0, 1.1, 4.0):
@@ -232,6 +248,9 @@ def test_detectable_ratios_are_detected_in_80_of_100_samples(criterion):
     ("criterion", "interval", "words"),
     [
         (ABOVE, (-0.1, 0.3), "above 0.386"),
+        (WITHIN, (0.1, 0.1), "within [0, 1]"),
+        (WITHIN, (-0.9, 1.1), "none, as the interval is too wide"),
+        (MORE, (0.0, 0.2), "above 1.39"),
         (BELOW, (-0.1, 0.3), "below -0.386"),
         (DIFFERS, (-0.1, 0.3), "below -0.386 or above 0.386"),
         (MOST, (0.9, 1.1), "below 0.857"),
