@@ -94,6 +94,16 @@ def test_closed_form_gradient_equals_autograd(N, d, seed):
     torch.testing.assert_close(closed, autograd, rtol=1e-10, atol=1e-11)
 
 
+@pytest.mark.parametrize("batch", [(), (4,), (2, 3), (2, 3, 4)])
+def test_weights_of_the_race_are_softmaxes_of_who_is_left(batch):
+    scores = torch.randn(*batch, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = objectives.remaining_weights(scores)
+    assert found.shape == (*batch, 4, 5)
+    for i in range(4):
+        assert (found[..., i, :i] == 0).all()
+        torch.testing.assert_close(found[..., i, i:], scores[..., i:].softmax(-1))
+
+
 def test_step_is_a_data_transformation():
     prompts, W = draw(5, 3, 0)
     step = -0.1 * objectives.pl_gradient(W, prompts.query, prompts.responses, prompts.rewards)

@@ -75,6 +75,22 @@ def test_error_falls_as_sharpness_grows_and_not_to_zero_before():
     assert errors[0] > 1e-2 > errors[1] > 1e-4 > errors[2] > 1e-9
 
 
+def test_the_bradley_terry_step_has_the_size_of_the_theorem_and_says_what_it_is_for():
+    """Two heads a layer, each as wide as a response and one more; two responses unless more are asked for."""
+    W, scales = torch.eye(3, 4).double(), Assumptions(eta=0.1, gap=0.2)
+    model = bradley_terry(W, scales, steps=5)
+    made = model.blocks[0].attention.config
+    assert (len(model.blocks), made.heads, made.head_width) == (5, 2, 4)
+    assert (model.built_for.N, model.built_for.steps, model.built_for.first_term) == (2, 5, True)
+    assert all(
+        torch.equal(one, two)
+        for one, two in zip(model.parameters(), bradley_terry(W, scales, 5, 2).parameters(), strict=True)
+    )
+    for more, named in (({"steps": 0}, "^steps must"), ({"N": 1}, "^N must")):
+        with pytest.raises(ValueError, match=named):
+            bradley_terry(W, scales, **more)
+
+
 @pytest.mark.parametrize(
     "build", [lambda W, a: bradley_terry(W, a, N=4), lambda W, a: plackett_luce(W, 4, a)]
 )

@@ -33,6 +33,19 @@ def test_no_error_exceeds_the_bound(seed, N, d, product):
     assert (pairs <= step_bound(drawn, scales, worst=True)).all()
 
 
+def test_the_bound_is_its_formula_pair_by_pair():
+    drawn = sample_prompts(6, 5, 3, generator=torch.Generator().manual_seed(2))
+    one = Assumptions(eta=0.2, gap=0.05, sharpness=40.0)
+    c, found, worst = one.c(5), step_bound(drawn, one), step_bound(drawn, one, worst=True)
+    for k, (y, r) in enumerate(zip(drawn.responses, drawn.rewards.tolist(), strict=True)):
+        widest = max((a - b).norm().item() for a in y for b in y)
+        ahead = [(i, j) for i in range(5) for j in range(5) if r[i] > r[j]]
+        pairs = sum(math.exp(c * (r[j] - r[i])) * (y[i] - y[j]).norm().item() for i, j in ahead)
+        left = widest * math.exp(-c * one.gap)
+        assert found[k].item() == pytest.approx(0.4 * (pairs + left))
+        assert worst[k].item() == pytest.approx(5 * 0.2 * 4 * left)
+
+
 @pytest.mark.parametrize("N", [4, 16, 32])
 def test_the_bound_is_tight_for_any_number_of_responses(N):
     """Ranks in pairs a gap apart, each pair the same two responses: the errors of all pairs add."""
@@ -56,5 +69,5 @@ def test_masks_meet_the_assumptions_of_the_theorem():
 
 def test_below_log_6_there_is_no_bound():
     drawn = sample_prompts(2, 3, 2, generator=torch.Generator().manual_seed(0))
-    with pytest.raises(ValueError, match="c g must be at least log 6"):
+    with pytest.raises(ValueError, match="c g must be at least log 6 = 1.792, got 1.790"):
         step_bound(drawn, Assumptions(eta=0.1, gap=0.1, sharpness=17.9))
