@@ -75,6 +75,20 @@ def test_a_number_of_one_run_is_not_taken_as_exact(spread, sizes):
     assert share(lo - number, hi - number) < 0.92
 
 
+def test_a_number_is_taken_from_the_mean_and_two_runs_suffice():
+    values = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
+    number = torch.tensor([0.7, -0.2, 3.0], dtype=torch.float64)
+    mean, lo, hi = against_one_run(values, number)
+    torch.testing.assert_close(mean, values.mean((0, 1)) - number)
+    torch.testing.assert_close((lo + hi) / 2, mean)
+    for same, other in zip(against_one_run(values, number, prompts=256), (mean, lo, hi), strict=True):
+        assert torch.equal(same, other)
+    wide = against_one_run(values, number, prompts=1)
+    assert (wide[2] - wide[1] > hi - lo).all()
+    with pytest.raises(ValueError, match="^values must be finite"):
+        against_one_run(values * torch.inf, number)
+
+
 def test_the_spread_of_one_run_may_come_from_others():
     """A mean over prompts alone, as of the minimiser, against a number of a run that varies as others do."""
     generator, spread, count = torch.Generator().manual_seed(0), (0.02, 0.3, 0.1), 1000

@@ -75,6 +75,14 @@ def test_error_falls_as_sharpness_grows_and_not_to_zero_before():
     assert errors[0] > 1e-2 > errors[1] > 1e-4 > errors[2] > 1e-9
 
 
+@pytest.mark.parametrize("heads", [2, 3])
+def test_every_head_of_the_plackett_luce_step_is_used(heads):
+    model = plackett_luce(torch.eye(3).double(), 4, Assumptions(eta=0.1, gap=0.2), heads=heads)
+    for block in model.blocks:
+        outputs = block.attention.W_O.weight.unflatten(1, (block.attention.config.heads, -1))
+        assert block.attention.config.heads == heads and (outputs != 0).any(0).any(-1).all()
+
+
 def test_the_bradley_terry_step_has_the_size_of_the_theorem_and_says_what_it_is_for():
     """Two heads a layer, each as wide as a response and one more; two responses unless more are asked for."""
     W, scales = torch.eye(3, 4).double(), Assumptions(eta=0.1, gap=0.2)
