@@ -93,18 +93,15 @@ def report(root: Path, tree: Path) -> dict:
     """Counts by module, and the survivors with their reasons, as they are kept in `results/mutants.json`.
 
     Raises:
-        Unfinished: as `outcomes` says. ValueError: a reason for a change that is noticed or not made.
+        Unfinished: as `outcomes` says.
     """
     found, known, survivors = outcomes(tree), reasons(root), []
     modules = {name: module_of(root, name) for name in found}
     for name, outcome in found.items():
         if outcome == SURVIVED:
             function, lines = change(tree, name)
-            why = known.pop((function, lines), "")
+            why = known.get((function, lines), "")
             survivors.append({"module": modules[name], "function": function, "change": lines, "why": why})
-    if known:
-        function, lines = next(iter(known))
-        raise ValueError(f"{REASONS}: no mutant of {function} that survived is\n{lines}")
     counts = {
         module: Counter(found[name] for name in found if modules[name] == module)
         for module in sorted(set(modules.values()))
@@ -116,6 +113,16 @@ def report(root: Path, tree: Path) -> dict:
         },
         "survivors": survivors,
     }
+
+
+def needless(root: Path, found: dict) -> list[str]:
+    """Reasons for changes that were noticed or not made, in words."""
+    survived = {(one["function"], one["change"]) for one in found["survivors"]}
+    return [
+        f"no mutant of {name} that survived is\n{lines}"
+        for name, lines in reasons(root)
+        if (name, lines) not in survived
+    ]
 
 
 def module_of(root: Path, name: str) -> str:
@@ -178,6 +185,8 @@ def _work(options: argparse.Namespace, tell: jobs.Tell) -> None:
         raise Unfinished("mutmut ended before all mutants were tried; what it wrote says why")
     found = report(root, tree)
     print(said(found))
+    if left := needless(root, found):
+        raise ValueError(f"{REASONS}: " + "\n".join(left))
     about = {
         "commit": commit(),
         "dirty": dirty(),

@@ -56,11 +56,13 @@ def test_what_was_noticed_is_counted_and_what_was_not_is_a_gap(root, monkeypatch
     assert "0 survived without a reason" in mutants.said(found)
 
 
-def test_a_reason_for_what_a_test_notices_is_refused(root, monkeypatch):
+def test_a_reason_for_what_a_test_notices_is_needless_and_a_damaged_list_is_refused(root, monkeypatch):
     monkeypatch.setattr(mutants, "change", lambda tree, name: ("less", CHANGE))
     explain(root, function="less", change="-a\n+b", why="nobody knows")
-    with pytest.raises(ValueError, match="no mutant of less that survived is\n-a\n\\+b"):
-        mutants.report(root, keep(root, GAP))
+    found = mutants.report(root, keep(root, GAP))
+    assert mutants.needless(root, found) == ["no mutant of less that survived is\n-a\n+b"]
+    explain(root, function="less", change=CHANGE, why="a and b are never equal")
+    assert mutants.needless(root, found) == []
     (root / mutants.REASONS).write_text("- function: less")
     with pytest.raises(ValueError, match="accepted is a list of function, change, why"):
         mutants.reasons(root)
