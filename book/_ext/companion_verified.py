@@ -92,13 +92,23 @@ class Tolerances(Directive):
     """`{tolerances}`: the table of `ica.build.alike` with the reasons, and the notebooks of each kind."""
 
     def run(self) -> list[nodes.Node]:
-        head = ("Numbers", "Relative", "Absolute", "Of the column's range", "Counts", "Why")
+        head = (
+            "Numbers",
+            "Relative",
+            "Absolute",
+            "Of the column's range",
+            "Counts",
+            "Of 1e-9 to 1e-4",
+            "Why",
+        )
         body = []
         for name, one in alike.TOLERANCES.items():
-            sizes = [number(x, ".3g") for x in (one.relative, one.absolute, one.spread, one.counts)]
+            sizes = [
+                number(x, ".3g") for x in (one.relative, one.absolute, one.spread, one.counts, one.rounding)
+            ]
             half = " A claim's value may move by half the width of its interval." if one.interval else ""
             body.append([[text(name)], *([text(size)] for size in sizes), [text(one.why + half)]])
-        table = self.table(head, body, [False, *[True] * 4, False])
+        table = self.table(head, body, [False, *[True] * 5, False])
         return [table]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from ica.build import notebooks
 
 NUMBER = re.compile(r"[-+−]?\d+(?:\.(\d+))?(?:[eE]([-+]?\d+))?")
+ROUNDING = (1e-9, 1e-4)
 WHOLE = re.compile(r"[-+−]?\d+")
 
 
@@ -21,6 +22,7 @@ class Tolerance:
     Args:
         relative, absolute, spread: as above; numbers of at least 0.
         counts: whole numbers may differ by this share of the larger one, rounded up; 0: not at all.
+        rounding: numbers of the size of float32's rounding errors (`ROUNDING`) may differ by this share of the larger one.
         interval: a claim's value and the ends of its interval may also differ by so many half-widths of that interval.
         why: the reason, for readers.
     """
@@ -29,6 +31,7 @@ class Tolerance:
     absolute: float
     spread: float
     counts: float
+    rounding: float
     interval: float
     why: str
 
@@ -36,19 +39,21 @@ class Tolerance:
 TOLERANCES = {
     "exact": Tolerance(
         1e-4,
-        1e-5,
+        1e-9,
         0.0,
         0.0,
+        0.5,
         0.0,
         "Computed with no step that picks between near ties. In float64 another order of a sum changes the last of 16 digits. Errors of a "
-        "step in float32 are rounding alone: between an Intel and an AMD processor, both AVX-512, they differed by up to 5e-6 at sizes of "
-        "1e-7 to 4e-5, and ratios to them by 4e-5 of themselves. Counts and labels are the same.",
+        "step in float32, of 1e-9 to 1e-4, are rounding alone: between an Intel and an AMD processor, both AVX-512, they differed by up to two "
+        "fifths of the larger one, and what is divided by them by 4e-5 of itself. Counts and labels are the same.",
     ),
     "trained": Tolerance(
         0.2,
         1e-4,
         0.05,
         0.1,
+        0.0,
         1.0,
         "Training in float32 enlarges a difference in the last bit at every step, so that another processor gives another of the models "
         "that the same seed could give. Between an Intel and an AMD processor numbers of few seeds, and ends of their intervals, moved by up "
@@ -59,6 +64,7 @@ TOLERANCES = {
         0.05,
         0.02,
         0.1,
+        0.0,
         1.0,
         "Log-probabilities in float32 agree to about five digits, but the choice between two options that are nearly as likely may turn, "
         "and what a model writes after that is another text: one answer in twenty.",
@@ -112,6 +118,8 @@ def near(new: str, old: str, tolerance: Tolerance, spread: float = 0.0, printed:
         else:
             room = tolerance.absolute + tolerance.relative * largest + tolerance.spread * spread
             room += max(_unit(a), _unit(b)) if printed else 0.0
+            if ROUNDING[0] <= min(abs(x), abs(y)) and largest <= ROUNDING[1]:
+                room = max(room, tolerance.rounding * largest)
         if not abs(x - y) <= room:  # nor where one is too large for a float
             return False
     return True

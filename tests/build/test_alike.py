@@ -16,7 +16,10 @@ EXACT, TRAINED = alike.TOLERANCES["exact"], alike.TOLERANCES["trained"]
     ("new", "old", "tolerance", "spread", "printed", "near"),
     [
         ("1e-15", "7e-16", EXACT, 0, False, True),
-        ("1e-4", "7e-16", EXACT, 0, False, False),
+        ("1e-8", "7e-16", EXACT, 0, False, False),
+        ("3.6e-07", "2.4e-07", EXACT, 0, False, True),
+        ("3.6e-07", "1.7e-07", EXACT, 0, False, False),
+        ("3e-4", "2e-4", EXACT, 0, False, False),
         ("12", "13", EXACT, 0, False, False),
         ("110", "120", TRAINED, 0, False, True),
         ("110", "140", TRAINED, 0, False, False),
