@@ -56,7 +56,7 @@ TOLERANCES = {
         0.0,
         1.0,
         "Training in float32 enlarges a difference in the last bit at every step, so that another processor gives another of the models "
-        "that the same seed could give. Between an Intel and an AMD processor numbers of few seeds, and ends of their intervals, moved by up "
+        "that the same seed could give. Between an Intel and an AMD processor numbers of few seeds, and ends of their intervals, mostly moved by up "
         "to a fifth; of a claim over seeds or prompts the interval says what such a change is worth.",
     ),
     "language model": Tolerance(
