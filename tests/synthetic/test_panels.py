@@ -125,12 +125,13 @@ def test_a_page_shows_all_columns_in_tables_that_fit(runs):
 
 
 def test_stored_runs_are_of_one_scale_and_more_than_one(runs, monkeypatch):
-    scales = {"a": "cores", "b": "paper", "d": "cores"}
-    at = {"c": None} | {name: replace(runs["one"], scale=scale) for name, scale in scales.items()}
-    monkeypatch.setattr(panels, "stored", at.get)
-    labels = {name.upper(): name for name in at}
-    assert list(panels.stored_runs(labels, "A")) == ["A", "D"]
-    assert panels.stored_runs(labels, "B") == panels.stored_runs(labels, "C") == {}
+    there = {("a", "cores"), ("b", "paper"), ("d", "cores"), ("d", "paper"), ("e", "paper")}
+    at = {(name, scale): replace(runs["one"], scale=scale) for name, scale in there}
+    monkeypatch.setattr(panels, "stored", lambda name, scales: at.get((name, scales[0])))
+    labels = {name.upper(): name for name in "abcde"}
+    assert list(panels.stored_runs(labels, "A")) == ["A", "D"]  # cores: at the paper's size there is no A
+    assert list(panels.stored_runs(labels, "D")) == ["B", "D", "E"]  # at both: the larger
+    assert panels.stored_runs({"B": "b", "A": "a"}, "B") == panels.stored_runs(labels, "C") == {}
 
 
 def test_a_caption_says_what_the_runs_are(runs):

@@ -209,14 +209,15 @@ IDS = {
     ("ci", "critic-raters"): "abe6b1536a19",
     ("cores", "base"): "fa689f829b7c",
     ("cores", "interleaved-small"): "8bad8831fcef",
-    ("paper", "base"): "053881a5e85d",
-    ("paper", "no-ffn-released"): "0e5ed4dcbe6b",
 }
+RELEASED = {"053881a5e85d": {}, "0e5ed4dcbe6b": {"hidden": 0, "mask": "full", "post_norm": True}}
 
 
 def test_configurations_from_before_keep_their_names_and_new_fields_make_new_ones():
     for (scale, name), expected in IDS.items():
         assert catalogue.jobs_of(name, scale)[0].id == expected
+    for expected, changes in RELEASED.items():
+        assert replace(RunConfig(), **changes).hash((0, 1, 2)) == expected
     for file in (ROOT / "results" / "paper").glob("cores-*.json"):
         content = json.loads(file.read_text())
         old = {key: value for key, value in content["config"].items() if key not in LATER}

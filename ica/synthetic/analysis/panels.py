@@ -26,7 +26,7 @@ from ica.synthetic.task.prefixes import prefix_pl_losses
 from ica.synthetic.task.tokens import lengths
 from ica.synthetic.training.catalogue import LIVE
 from ica.synthetic.training.evaluation import LOOK_PROMPTS, evaluation_prompts
-from ica.synthetic.training.results import Result, stored
+from ica.synthetic.training.results import PRECOMPUTED, Result, stored
 
 READ_AT = 15  # triplets seen where panels are compared, the end of the released axis
 COLUMNS = {
@@ -353,7 +353,9 @@ def about(runs: Mapping[str, Result]) -> str:
 
 
 def stored_runs(labels: Mapping[str, str], base: str) -> dict[str, Result]:
-    """Precomputed runs to compare, label -> run name, all at the scale of the one called `base`; {} if it has none beside."""
-    found = {label: run for label, name in labels.items() if (run := stored(name)) is not None}
-    kept = {label: run for label, run in found.items() if base in found and run.scale == found[base].scale}
-    return kept if len(kept) > 1 else {}
+    """Precomputed runs to compare, label -> run name, of the largest scale that has the one called `base` and another; else {}."""
+    for scale in PRECOMPUTED:
+        found = {label: run for label, name in labels.items() if (run := stored(name, scales=(scale,)))}
+        if base in found and len(found) > 1:
+            return found
+    return {}

@@ -27,6 +27,7 @@ from ica.synthetic.training.catalogue import LIVE, Job, jobs_of
 from ica.transformer import Transformer
 
 SCHEMA = 3
+PRECOMPUTED = ("paper", "cores")  # scales of the released task that are stored, the largest first
 FIRST = ("scale", "name", "id", "config", "seeds", "seen", "losses", "looks", "final", "provenance")
 # The format of a result, by its field `schema`: what else it holds. All of these are read, the last is written.
 # 2 has the SHA-256 of the weights' file. 3 has the errors of some runs under noisy critics, and its `nmse` is over the prompts' mean
@@ -310,9 +311,7 @@ def _live(job: Job) -> Result:
     return result
 
 
-def stored(
-    name: str, folder: Path | None = None, scales: tuple[str, ...] = ("paper", "cores")
-) -> Result | None:
+def stored(name: str, folder: Path | None = None, scales: tuple[str, ...] = PRECOMPUTED) -> Result | None:
     """The stored run of that name at the first of the scales there is, its seed groups together; None where there is none.
 
     Raises:
