@@ -6,9 +6,11 @@ On a page: `question`, `answer` (sentences that the verdicts choose), `verdicts`
 
 from collections import Counter
 from pathlib import Path
+from typing import ClassVar
 
 from companion_data import (
     Directive,
+    Ours,
     Piece,
     folded,
     ours,
@@ -20,9 +22,11 @@ from companion_data import (
     without_html,
 )
 from docutils import nodes
+from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxRole
 
+from ica.build.answers import SHORT, WHEN, of_parts, short
 from ica.record.claims import Measured
 from ica.record.paper import counts
 
@@ -60,17 +64,6 @@ def badge(verdict: str, how: str = "") -> nodes.inline:
     css = verdict.replace(" ", "-")
     words = f"{VERDICTS[verdict]}{NBSP}{verdict}" + (f" ({how})" if how else "")
     return nodes.inline("", words, classes=["verdict", f"verdict-{css}"])
-
-
-def of_parts(row: dict) -> str:
-    """How many parts hold, where the whole is mixed or open: "2 of 4 parts", "none of 2 parts"."""
-    outcomes = list(row["outcomes"].values())
-    held = outcomes.count("supported")
-    return (
-        f"{held or 'none'} of {len(outcomes)} parts"
-        if row["verdict"] in ("mixed", "open") and len(outcomes) > 1
-        else ""
-    )
 
 
 def many(count: int, what: str) -> str:
@@ -190,11 +183,15 @@ class Question(Directive):
 
 
 class Answer(Ledger):
-    """`{answer} claim-id ...`: what came out, in sentences that the verdicts choose; the body is the caveat."""
+    """`{answer} claim-id ...`: what came out, in sentences that the verdicts choose; the body is the caveat.
+
+    `short` is a sentence to begin with, shown while the first claims stand as `when` says (`ica.build.answers`).
+    """
 
     required_arguments = 1
     optional_arguments = 8
     has_content = True
+    option_spec: ClassVar = {SHORT: directives.unchanged, WHEN: directives.unchanged}
 
     def run(self) -> list[nodes.Node]:
         rows = rows_of(self.records)
@@ -206,9 +203,13 @@ class Answer(Ledger):
             words = self.paragraph(ours(rows[id], "says"))
             words += [*why(rows[id]), nodes.Text(" "), badge(rows[id]["verdict"], of_parts(rows[id]))]
             items += nodes.list_item("", words)
-        box = nodes.container(
-            "", nodes.paragraph("", "", nodes.strong("", "Answer")), items, classes=["answer"]
-        )
+        try:
+            words = short(self.options, [rows[id] for id in self.arguments])
+        except ValueError as error:
+            raise self.error(f"answer: {error}") from error
+        said = [nodes.Text(" "), *self.inline(Ours(words))] if words else []
+        head = nodes.paragraph("", "", nodes.strong("", "Answer." if said else "Answer"), *said)
+        box = nodes.container("", head, items, classes=["answer"])
         if self.content:
             holder = nodes.Element()
             self.state.nested_parse(self.content, self.content_offset, holder)

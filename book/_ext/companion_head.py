@@ -47,14 +47,16 @@ def of_class(doctree: nodes.document, name: str) -> nodes.Node | None:
 
 
 def description(doctree: nodes.document) -> str:
-    """Question and first answer of a page, or its first paragraph."""
+    """Question and first answer of a page, the one in short if there is one; or its first paragraph."""
     question, answer = of_class(doctree, "question"), of_class(doctree, "answer")
     if question is None:
         first = next((one for one in doctree.findall(nodes.paragraph) if len(plain(one)) > 20), None)
         return cut(plain(first)) if first is not None else ""
     asked = plain(question[0]).removeprefix("Question. ")
-    found = next(answer.findall(nodes.list_item), None) if answer is not None else None
-    return cut(f"{asked} {plain(found) if found is not None else ''}".strip())
+    if answer is None:
+        return cut(asked)
+    short = plain(answer[0]).removeprefix("Answer").removeprefix(".").strip()
+    return cut(f"{asked} {short or plain(next(answer.findall(nodes.list_item)))}")
 
 
 def picture(doctree: nodes.document) -> str:

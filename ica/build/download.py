@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import nbformat
 from nbformat.v4 import new_code_cell
 
+from ica.build.answers import short
 from ica.record.claims import Measured
 
 ROLE = re.compile(r"\{([a-z:]+)\}`([^`]+)`")
@@ -52,6 +53,9 @@ class Known:
 
     def says(self, id: str) -> str:
         return self.claims[id]["says"]
+
+    def short(self, options: dict[str, str], ids: list[str]) -> str:
+        return short(options, [self.claims[id] for id in ids])
 
     def measured(self, text: str) -> str:
         id, _, part = text.partition("/")
@@ -115,7 +119,10 @@ def _directive(kind: str, argument: str, body: str, name: str, known: Known) -> 
     if kind == "question":
         return f"**Question.** {body}"
     if kind == "answer":
-        return "\n".join(["**Answer**", "", *(_said(id, known) for id in argument.split()), "", body])
+        ids = argument.split()
+        words = known.short(options, ids)
+        head = f"**Answer.** {words}" if words else "**Answer**"
+        return "\n".join([head, "", *(_said(id, known) for id in ids), "", body])
     if kind == "verdicts":
         return "\n".join(
             f"- `{id}`: {known.says(id)} **[{known.verdict(id)}]**" for id in known.of_notebook(name)

@@ -118,13 +118,16 @@ def test_description_is_question_and_first_answer(extension):
     question = nodes.container(
         "", nodes.paragraph("", "", nodes.strong("", "Question. "), nodes.Text("Is it?"))
     )
-    answer = nodes.container("", nodes.bullet_list())
+    head = nodes.paragraph("", "", nodes.strong("", "Answer"))
+    answer = nodes.container("", head, nodes.bullet_list())
     said = nodes.paragraph("", "", nodes.Text("Yes, "), maths, nodes.Text("."))
-    answer[0] += [nodes.list_item("", said), nodes.list_item("", nodes.paragraph("", "More."))]
+    answer[1] += [nodes.list_item("", said), nodes.list_item("", nodes.paragraph("", "More."))]
     question["classes"], answer["classes"] = ["question"], ["answer"]
     page = nodes.section("", nodes.paragraph("", "Words before, many of them."), question, answer)
     assert extension.head.description(page) == "Is it? Yes, hat y^2."
     assert extension.head.description(nodes.section("", page[0])) == "Words before, many of them."
+    answer[0] = nodes.paragraph("", "", nodes.strong("", "Answer."), nodes.Text(" It is."))
+    assert extension.head.description(page) == "Is it? It is."
     long = "One sentence that goes on. " * 20
     assert extension.head.cut(long).endswith("goes on.") and len(extension.head.cut(long)) <= 300
     assert extension.head.cut("word" * 10 + " word" * 80).endswith(" word…")

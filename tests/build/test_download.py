@@ -33,6 +33,9 @@ class Anything(download.Known):
     def says(self, id):
         return "It is so."
 
+    def short(self, options, ids):
+        return "Yes."
+
     def measured(self, text):
         return "0.5"
 

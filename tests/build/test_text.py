@@ -94,6 +94,7 @@ def test_markup_is_parsed_and_html_written_in_these_places_alone():
         ("companion_data", "inline", "self.state.inline_text"),
         ("companion_data", "raw", "nodes.raw"),
         ("companion_claims", "show", "self.inliner.parse"),
+        ("companion_claims", "run", "Ours"),  # its first sentence, written there as well
         ("companion_claims", "run", "self.state.nested_parse"),  # the body of an answer, written on the page
         ("companion_figures", "caption", "self.state.nested_parse"),
         ("companion_figures", "visit_images", "writer.body.append"),
