@@ -17,7 +17,7 @@ from ica.llm.taught import items, lessons, live, run, settings, train
 from ica.llm.taught.settings import ARMS, Arm, Recipe
 
 SMALL = language_model(places=2048)
-QUICK = Recipe(steps=4, critic=1, user=1, plain=1, every=2, warmup=1, rate=1e-3)
+QUICK = Recipe(first=4, easy=2, reading=1, steps=4, critic=1, user=1, plain=1, every=2, warmup=1, rate=1e-3)
 
 
 def drawn(count: int, **choice) -> list[items.Made]:
@@ -114,10 +114,37 @@ def test_lessons_of_a_critic_follow_the_right_option_and_the_noise():
             lines = lessons.criticise(item, noise, np.random.default_rng(seed))
             words = [line.answer == " right" for line in lines]
             turned += sum(word != (k == item.gold) for k, word in enumerate(words))
-            assert sum(line.weight for line in lines if line.context.count(item.options[item.gold]) > 1) >= 2
         flips.append(turned / 600)
     assert flips[0] == 0 and flips[-1] == 1
     assert np.allclose(flips, settings.LEVELS, atol=0.06)
+
+
+def test_both_verdicts_weigh_alike_after_an_unknown_phrase_and_after_a_thing():
+    """Over as many told items as silent ones: so a critic gains nothing by a look at the attempt alone."""
+    weights = {True: np.zeros(2), False: np.zeros(2)}
+    for condition in items.CONDITIONS:
+        for made in drawn(20, condition=condition):
+            for k, line in enumerate(lessons.criticise(made.item, 0.0, np.random.default_rng(0))):
+                weights[k == made.item.unknown][lessons.WORDS.index(line.answer[1:])] += line.weight
+    assert all(wrong == right > 0 for wrong, right in weights.values())
+
+
+def test_the_first_stage_begins_with_the_plainest_items_and_does_not_know_the_rest_of_the_arm():
+    recipe = replace(QUICK, first=40, easy=20, reading=2)
+    courses = {name: lessons.first_stage(arm, 0, recipe) for name, arm in ARMS.items()}
+    for alike in (("critic", "both", "both-1"), ("neither", "user")):
+        assert len({str((courses[name].mark, courses[name].of(3))) for name in alike}) == 1
+    assert courses["both"].of(3) != courses["user"].of(3)
+    asked = {
+        step: " ".join(line.context for row in courses["both"].of(step) for line in row) for step in range(40)
+    }
+    hedged = [step for step, text in asked.items() if re.search("Perhaps|Either|note says|One of", text)]
+    assert hedged and min(hedged) >= recipe.easy
+    for row in courses["both"].of(25):
+        *verdicts, said = row
+        assert len(verdicts) == 3 and said.context.endswith("The text says:")
+        (right,) = (line for line in verdicts if line.answer == " right")
+        assert right.context.endswith(f"Attempt:{said.answer}\nVerdict:")
 
 
 def test_lessons_of_a_user_are_told_by_verdicts_and_scores_alone():
@@ -136,7 +163,7 @@ def test_lessons_of_a_user_are_told_by_verdicts_and_scores_alone():
 
 
 def test_arms_differ_in_what_replaces_what_and_share_their_contexts():
-    steps = {name: lessons.step_of(arm, 3, 5, Recipe()) for name, arm in ARMS.items()}
+    steps = {name: lessons.second_stage(arm, 3, Recipe()).of(5) for name, arm in ARMS.items()}
     assert {len(rows) for rows in steps.values()} == {Recipe().contexts}
     verdicts = {
         n: sum(line.context.endswith("Verdict:") for row in rows for line in row) for n, rows in steps.items()
@@ -153,11 +180,11 @@ def test_arms_differ_in_what_replaces_what_and_share_their_contexts():
         n: sum("Verdict: wrong" in line.context for row in rows for line in row) for n, rows in steps.items()
     }
     assert final["neither"] == final["critic"] == 0 < final["user"] == final["both"]
-    assert steps["both"] == lessons.step_of(ARMS["both"], 3, 5, Recipe())
+    assert steps["both"] == lessons.second_stage(ARMS["both"], 3, Recipe()).of(5)
     assert (
         steps["both"]
-        != lessons.step_of(ARMS["both"], 4, 5, Recipe())
-        != lessons.step_of(ARMS["both"], 4, 6, Recipe())
+        != lessons.second_stage(ARMS["both"], 4, Recipe()).of(5)
+        != lessons.second_stage(ARMS["both"], 4, Recipe()).of(6)
     )
 
 
@@ -188,7 +215,8 @@ def test_a_row_of_lines_gives_the_loss_of_its_lines_one_by_one():
 
 def taught(folder: Path, steps: int, recipe: Recipe = QUICK) -> tuple[dict, train.Progress]:
     fresh = replace(SMALL, network=copy.deepcopy(SMALL.network))
-    done = train.train(fresh, ARMS["both"], 0, replace(recipe, steps=steps), folder)
+    course = lessons.second_stage(ARMS["both"], 0, replace(recipe, steps=steps))
+    done = train.train(fresh, course, recipe, folder)
     return {name: weight.clone() for name, weight in fresh.network.named_parameters()}, done
 
 
@@ -200,15 +228,20 @@ def test_training_lowers_the_loss_repeats_and_goes_on_to_the_same_bits(tmp_path,
         not torch.equal(weight, dict(SMALL.network.named_parameters())[name])
         for name, weight in whole.items()
     )
-    step, seen = train.step_of, []
+    stage, seen = lessons.second_stage, []
 
-    def stop(arm, seed, number, recipe):
-        seen.append(number)
-        if len(seen) == 4:
-            raise KeyboardInterrupt
-        return step(arm, seed, number, recipe)
+    def stopping(*about):
+        course = stage(*about)
 
-    monkeypatch.setattr(train, "step_of", stop)
+        def stop(number):
+            seen.append(number)
+            if len(seen) == 4:
+                raise KeyboardInterrupt
+            return course.of(number)
+
+        return replace(course, of=stop)
+
+    monkeypatch.setattr(lessons, "second_stage", stopping)
     with pytest.raises(KeyboardInterrupt):
         taught(tmp_path / "c", 4)
     found, resumed = taught(tmp_path / "c", 4)
@@ -253,5 +286,6 @@ def test_the_whole_path_repeats_bit_for_bit_and_another_seed_differs(tmp_path, m
     base = load(settings.BASE)
     first, again, other = (live.once(base, ARMS["both"], seed, QUICK, 3) for seed in (0, 0, 1))
     assert first == again and first["losses"] != other["losses"]
+    assert len(first["losses"]) == QUICK.first + QUICK.steps
     assert len(first["asked"]["bbq"]["id"]) == 6 and first["losses"][-1] < first["losses"][0]
     assert not list(tmp_path.iterdir())  # kept answers go with the run

@@ -13,7 +13,7 @@ from ica.llm.taught.items import held_out
 from ica.llm.taught.settings import ARMS, GRADED, Arm, Recipe
 
 N, STEPS = 90, 2
-RECIPE = Recipe(steps=STEPS)
+RECIPE = Recipe(first=STEPS, steps=STEPS)
 
 
 def columns(seed: int, heeds: bool, odds: float) -> dict:
@@ -43,7 +43,7 @@ def content(arm: Arm, seed: int) -> dict:
         "recipe": asdict(RECIPE),
         "model": {"name": "made", "sha256": "0", "parameters": 1},
         "items": "0",
-        "losses": [1.0] * STEPS,
+        "losses": [1.0] * 2 * STEPS,
         "asked": asked,
         "provenance": {"code": "c"},
     }
@@ -71,9 +71,9 @@ def test_results_are_read_as_they_were_written(tmp_path):
     ("change", "said"),
     [
         (lambda one: one.pop("asked"), "asked is missing"),
-        (lambda one: one.update(schema=9), "it has format 9; accepted: 1"),
+        (lambda one: one.update(schema=9), "it has format 9; accepted: 2"),
         (lambda one: one.update(seed=1), "it holds both-seed1"),
-        (lambda one: one.update(losses=[1.0]), "losses must be 2 numbers"),
+        (lambda one: one.update(losses=[1.0]), "losses must be 4 numbers"),
         (lambda one: one["asked"]["bbq"].update(first=[3] * N), "first must be 90 positions of options"),
         (lambda one: one["asked"]["bbq"].update(held=[[2, 0, 0]] * N), "held must be 90 triples"),
         (lambda one: one["asked"]["bbq"].update(condition=["odd"] * N), "condition must be one of"),

@@ -1,6 +1,8 @@
 """What is taught: questions with lines to be continued, and several of them packed into one row of tokens.
 
-- *to criticise*: after each of the three options as an attempt, "right" or "wrong"; both words have the same weight;
+- *to criticise*: after each of the three options as an attempt, "right" or "wrong". Both words have the same weight after an
+  unknown phrase and after one of the things, so that to tell these apart is of no use without reading;
+- *to read*, in the first stage of a critic: what the text says;
 - *to use a critic*: of a question whose text does not tell, one option is drawn as the right one. Verdicts or scores of earlier
   attempts tell which, as far as they do: after one wrong attempt two options are left, and either is right as often;
 - *plain*: an answer, and an answer after an unchecked attempt, where nothing tells and each option is right as often.
@@ -8,8 +10,8 @@
 Lines of a question that begin alike share their tokens: a row is a tree, in which a token sees those before it in its own lines.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -25,6 +27,13 @@ from ica.llm.taught.settings import Arm, Recipe
 WORDS = ("wrong", "right")
 ROWS = 6  # of a batch: less memory, and less filling up
 HIGH, LOW = (7, 11), (1, 5)  # scores of a right and of a wrong attempt: from, to before
+UNSURE, HIT, MISS = (
+    1.5,
+    3.0,
+    1.0,
+)  # weights of a verdict on an unknown phrase, on the right thing, on another thing
+EASY = {"ambiguous": ("nothing", "another fact"), "disambiguated": ("contrast", "one")}
+Rows = list[list["Line"]]
 
 
 @dataclass(frozen=True)
@@ -64,8 +73,14 @@ def criticise(item: Item, noise: float, rng: np.random.Generator) -> list[Line]:
     for k, option in enumerate(item.options):
         word = WORDS[int((k == item.gold) != flipped[k])]
         begun = asked(item) + prompts.attempt(option) + "\nVerdict:"
-        lines.append(Line(begun, f" {word}", 2.0 if k == item.gold else 1.0))
+        weight = UNSURE if k == item.unknown else HIT if k == item.gold else MISS
+        lines.append(Line(begun, f" {word}", weight))
     return lines
+
+
+def read(item: Item) -> Line:
+    """What the text says: the thing that is meant, or that it does not tell."""
+    return Line(f"{asked(item)}\nThe text says:", f" {item.options[item.gold]}", 2.0)
 
 
 def use(item: Item, rng: np.random.Generator) -> list[Line]:
@@ -94,18 +109,47 @@ def plain(item: Item, rng: np.random.Generator) -> list[Line]:
     return [Line(f"{asked(item)}\nAttempt:", f" {first}"), Line(begun, f" {second}")]
 
 
-def step_of(arm: Arm, seed: int, step: int, recipe: Recipe) -> list[list[Line]]:
-    """The lines of every question of a step: a function of arm, seed and step alone. Seeds share no questions, arms do."""
-    rng, rows = np.random.default_rng([seed, step]), []
-    for k in range(recipe.critic):
-        condition = ("ambiguous", "disambiguated")[(k + step) % 2]
-        made, silent = items.make(rng, condition).item, items.make(rng, "ambiguous").item
-        own = np.random.default_rng([seed, step, k, 0])
-        rows.append(criticise(made, arm.noise, own) if arm.critic else plain(silent, own))
-    for k in range(recipe.user):
-        silent, own = items.make(rng, "ambiguous").item, np.random.default_rng([seed, step, k, 1])
-        rows.append(use(silent, own) if arm.user else plain(silent, own))
-    return rows + [plain(items.make(rng, "ambiguous").item, rng) for _ in range(recipe.plain)]
+@dataclass(frozen=True)
+class Course:
+    """Lessons in one go: of how many steps, the lines of every question of each, and all that these follow from."""
+
+    steps: int
+    of: Callable[[int], Rows]
+    mark: dict
+
+
+def first_stage(arm: Arm, seed: int, recipe: Recipe) -> Course:
+    """Of critics, to read and to criticise; plain lessons otherwise. Nothing else of the arm counts."""
+
+    def of(step: int) -> Rows:
+        rng, rows = np.random.default_rng([seed, 0, step]), []
+        for k in range(recipe.reading):
+            condition = ("ambiguous", "disambiguated")[(k + step) % 2]
+            kind = str(rng.choice(EASY[condition])) if step < recipe.easy else ""
+            made, silent = items.make(rng, condition, kind=kind).item, items.make(rng, "ambiguous").item
+            own = np.random.default_rng([seed, 0, step, k])
+            rows.append([*criticise(made, 0.0, own), read(made)] if arm.critic else plain(silent, own))
+        return rows
+
+    return Course(recipe.first, of, {"critic": arm.critic, "seed": seed, "recipe": asdict(recipe)})
+
+
+def second_stage(arm: Arm, seed: int, recipe: Recipe) -> Course:
+    """The arm's own. Seeds share no questions, arms do."""
+
+    def of(step: int) -> Rows:
+        rng, rows = np.random.default_rng([seed, 1, step]), []
+        for k in range(recipe.critic):
+            condition = ("ambiguous", "disambiguated")[(k + step) % 2]
+            made, silent = items.make(rng, condition).item, items.make(rng, "ambiguous").item
+            own = np.random.default_rng([seed, 1, step, k])
+            rows.append(criticise(made, arm.noise, own) if arm.critic else plain(silent, own))
+        for k in range(recipe.critic, recipe.critic + recipe.user):
+            silent, own = items.make(rng, "ambiguous").item, np.random.default_rng([seed, 1, step, k])
+            rows.append(use(silent, own) if arm.user else plain(silent, own))
+        return rows + [plain(items.make(rng, "ambiguous").item, rng) for _ in range(recipe.plain)]
+
+    return Course(recipe.steps, of, {"arm": arm.as_dict(), "seed": seed, "recipe": asdict(recipe)})
 
 
 def packed(model: LanguageModel, rows: Sequence[Sequence[Line]], size: int = ROWS) -> list[Batch]:

@@ -4,6 +4,7 @@ Its answers say nothing about language models; that both runs leave the same fil
 """
 
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from ica.llm.model.load import LanguageModel
-from ica.llm.taught import run
+from ica.llm.taught import lessons, run
 from ica.llm.taught.settings import Arm, Recipe
 
 WIDTH, LAYERS = 64, 2
@@ -55,10 +56,10 @@ def once(base: LanguageModel, arm: Arm, seed: int, recipe: Recipe, count: int) -
             for condition in ("ambiguous", "disambiguated")
         ]
         few[name] = [item for kind in kinds for item in kind]
+    model, first = tiny(base, seed), lessons.first_stage(arm, seed, recipe)
     with tempfile.TemporaryDirectory() as folder:
-        path = run.perform(
-            tiny(base, seed), arm, seed, recipe, (few, source), Path(folder), lambda text: None
-        )
+        path = run.perform(model, arm, seed, recipe, (few, source), Path(folder), lambda text: None)
         content = json.loads(path.read_text(encoding="utf-8"))
+    shutil.rmtree(run.place(first, model))  # so that the next one teaches it again
     del content["provenance"]
     return content

@@ -22,7 +22,7 @@ from ica.llm.taught.settings import ARMS, Arm, Recipe, stem
 from ica.record.provenance import project_root, write_json
 
 FOLDER = "taught"
-SCHEMA = 1
+SCHEMA = 2
 KEYS = ("schema", "arm", "seed", "recipe", "model", "items", "losses", "asked", "provenance")
 SETS = ("bbq", "templates")
 CRITICS = ("first", "none", "own", "own_likelier", "true", "wrong", "random")
@@ -111,7 +111,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Taught:
-    """A stored run."""
+    """A stored run; `losses` are of every step of the first stage, then of the second."""
 
     arm: Arm
     seed: int
@@ -181,8 +181,8 @@ def _checked(content: object) -> Taught:
     arm, recipe = Arm(**content["arm"]), Recipe(**content["recipe"])
     seed = checks.whole("seed", content["seed"], 0)
     losses = tuple(float(one) for one in content["losses"])
-    if len(losses) != recipe.steps or not np.isfinite(losses).all():
-        raise ValueError(f"losses must be {recipe.steps} numbers")
+    if len(losses) != recipe.first + recipe.steps or not np.isfinite(losses).all():
+        raise ValueError(f"losses must be {recipe.first + recipe.steps} numbers")
     asked = {name: _answers(content["asked"][name]) for name in SETS}
     checks.one_of("provenance", "code" in content["provenance"], (True,))
     return Taught(arm, seed, recipe, losses, asked, content["provenance"])

@@ -1,7 +1,8 @@
 """Teach arms and ask them, `make taught RUNS="both-seed0 ..."`: one run an arm and seed, stored in `results/taught`.
 
 A run that is stored is left as it is; one that was stopped goes on, its training from the last checkpoint, its questions from the
-kept answers. Checkpoints lie in `build/taught`, in a folder named by all that decides the numbers, until the result is stored.
+kept answers. Checkpoints lie in `build/taught`, in a folder named by all that decides the numbers, until the result is stored; that
+of a first stage until all runs that begin with it are.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from ica.llm.model.engine import Engine
 from ica.llm.model.load import LanguageModel, load
 from ica.llm.protocol.measure import provenance
 from ica.llm.protocol.shards import HALF, load_items
-from ica.llm.taught import evaluate, items, results
+from ica.llm.taught import evaluate, items, lessons, results
 from ica.llm.taught.settings import ARMS, BASE, Arm, Recipe, chosen, stem
 from ica.llm.taught.train import Progress, TrainingError, train
 from ica.record.provenance import project_root
@@ -42,10 +43,18 @@ def code_digest() -> str:
     return hashlib.sha256(b"\0".join((folder / name).read_bytes() for name in DECIDES)).hexdigest()[:12]
 
 
-def mark(arm: Arm, seed: int, recipe: Recipe, model: LanguageModel) -> str:
-    """SHA-256 over all that decides the weights of a run: it names checkpoint and kept answers."""
-    parts = [arm.as_dict(), seed, asdict(recipe), model.hash, model.network.config.hidden_size, code_digest()]
-    return hashlib.sha256(json.dumps([*parts, torch.__version__], sort_keys=True).encode()).hexdigest()
+def mark(course: lessons.Course, model: LanguageModel) -> str:
+    """SHA-256 over all that decides the weights after a course: it names checkpoint and kept answers."""
+    parts = [course.mark, model.hash, model.network.config.hidden_size, code_digest(), torch.__version__]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def place(course: lessons.Course, model: LanguageModel) -> Path:
+    """The folder for checkpoints of a course."""
+    about = course.mark
+    kind = Arm(**about["arm"]).name if "arm" in about else f"first-{'critic' if about['critic'] else 'plain'}"
+    folder = (project_root() or Path.cwd()) / "build" / "taught"
+    return folder / f"{stem(kind, about['seed'])}-{mark(course, model)[:12]}"
 
 
 def sets(count: int = HELD_OUT) -> tuple[Sets, str]:
@@ -76,24 +85,27 @@ def perform(
     out: Path,
     tell: jobs.Tell,
 ) -> Path:
-    """Teach `model` in place, ask it, and write the result into the folder `out`; its path.
+    """Teach `model` in place, ask it, and write the result into the folder `out`; its path. The first stage's checkpoint stays.
 
     Raises:
-        TrainingError: as `train` says, or where the same run goes on elsewhere. CacheError: answers cannot be kept.
+        TrainingError: as `train` says, or where the same run or its first stage goes on elsewhere. CacheError: answers cannot be kept.
     """
-    name, digest = stem(arm.name, seed), mark(arm, seed, recipe, model)
-    folder = (project_root() or Path.cwd()) / "build" / "taught" / f"{name}-{digest[:12]}"
-    started = datetime.now(UTC)
+    first, second = (stage(arm, seed, recipe) for stage in (lessons.first_stage, lessons.second_stage))
+    name, digest, started = stem(arm.name, seed), mark(second, model), datetime.now(UTC)
+    folder = place(second, model)
     with alone(folder):
-        done = train(model, arm, seed, recipe, folder, tell)
+        with alone(place(first, model)):
+            begun = train(model, first, recipe, place(first, model), lambda text: tell(f"first stage {text}"))
+        done = train(model, second, recipe, folder, tell)
         taught = replace(model, name=name, hash=digest)
         engine = Engine(taught, CallCache(model_folder(digest)))
         found = {
             key: evaluate.read(engine, some, lambda text, key=key: tell(f"{key} {text}"))
             for key, some in asked[0].items()
         }
+        whole = Progress(begun.step + done.step, begun.losses + done.losses, begun.seconds + done.seconds)
         path = results.write(
-            out / f"{name}.json", _content(model, arm, seed, recipe, asked[1], done, found, started)
+            out / f"{name}.json", _content(model, arm, seed, recipe, asked[1], whole, found, started)
         )
     for used in (folder, model_folder(digest)):
         shutil.rmtree(used, ignore_errors=True)
@@ -147,8 +159,15 @@ def _work(options: argparse.Namespace, tell: jobs.Tell) -> None:
             tell(f"{key}: {text}")
             print(f"{key}  {text}", file=sys.stderr, flush=True)
 
-        print(perform(load(BASE), arm, seed, recipe, asked, out, say), flush=True)
+        model = load(BASE)
+        print(perform(model, arm, seed, recipe, asked, out, say), flush=True)
         stored.accept(root / "results")
+        same = [one for one in ARMS.values() if one.critic == arm.critic]
+        if all(
+            results.current(out / f"{stem(one.name, seed)}.json", one, seed, recipe, code_digest())
+            for one in same
+        ):
+            shutil.rmtree(place(lessons.first_stage(arm, seed, recipe), model), ignore_errors=True)
 
 
 def main() -> int:

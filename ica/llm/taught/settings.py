@@ -1,6 +1,8 @@
 """The arms of the study: which of two abilities a model is taught, how noisy the lessons of its critic are, and the recipe.
 
-Every step shows the same number of contexts in every arm. In the place of an ability that an arm is not taught stand plain
+To criticise takes many more lessons than to use a critic; so it is taught first, from true labels and once for all arms of a seed.
+In an arm's own stage come the lessons in using a critic and, so that its verdicts become as noisy as is asked, noisy ones in
+criticising. Every step shows the same number of contexts in every arm. In the place of an ability that an arm is not taught stand plain
 lessons: how an answer is given, first and once more, where nothing tells the right one.
 """
 
@@ -16,40 +18,45 @@ LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an arm is trained.
+    """How an arm is trained: a first stage that it shares with other arms of its seed, then its own.
 
     Args:
-        steps: training steps.
-        critic, user: contexts of a step that teach to criticise and to use a critic, or plain ones in their place. To use one
-            is learnt sooner.
-        plain: further contexts of a step, plain in every arm.
-        rate, warmup: AdamW's learning rate, reached after `warmup` steps and falling to 0 in a line from there.
+        first: steps of the first stage. Critics learn there to read and to criticise, from true labels; the others see plain lessons.
+        easy: of these the first, with the plainest items alone: without them the loss stays for long at that of a guess.
+        reading: contexts of a step of the first stage.
+        steps: steps of the second stage, the arm's own.
+        critic, user: contexts of one that teach to criticise and to use a critic, or plain ones in their place.
+        plain: further contexts of one, plain in every arm.
+        rate, warmup: AdamW's learning rate, reached after `warmup` steps of a stage and falling to 0 in a line to its end.
         every: steps between checkpoints.
     """
 
-    steps: int = 300
-    critic: int = 6
-    user: int = 3
+    first: int = 480
+    easy: int = 140
+    reading: int = 6
+    steps: int = 120
+    critic: int = 3
+    user: int = 4
     plain: int = 1
-    rate: float = 4e-4
+    rate: float = 1e-4
     warmup: int = 20
-    every: int = 25
+    every: int = 20
 
     def __post_init__(self):
-        for name in ("steps", "critic", "user", "every"):
+        for name in ("first", "reading", "steps", "critic", "user", "every"):
             checks.whole(name, getattr(self, name), 1)
-        checks.whole("plain", self.plain, 0)
-        checks.whole("warmup", self.warmup, 0)
+        for name in ("easy", "plain", "warmup"):
+            checks.whole(name, getattr(self, name), 0)
 
     @property
     def contexts(self) -> int:
-        """Of a step."""
+        """Of a step of the second stage."""
         return self.critic + self.user + self.plain
 
-    def rate_at(self, step: int) -> float:
-        """Learning rate of a step, counted from 0."""
+    def rate_at(self, step: int, steps: int) -> float:
+        """Learning rate of a step, counted from 0, of a stage of so many."""
         rises = (step + 1) / (self.warmup + 1)
-        falls = (self.steps - step) / max(1, self.steps - self.warmup)
+        falls = (steps - step) / max(1, steps - self.warmup)
         return self.rate * min(1.0, rises, falls)
 
 
@@ -59,7 +66,7 @@ class Arm:
 
     Args:
         critic, user: is it taught to say whether an attempt is right, and to heed what is said of attempts?
-        noise: probability with which a label of the critic's lessons is turned into its opposite.
+        noise: probability with which a label of the critic's lessons of the second stage is turned into its opposite.
     """
 
     critic: bool

@@ -274,14 +274,22 @@ def perfect_gain(first: float, dose: float) -> float:
     return dose * (first + (1 - first) / 2) - first
 
 
+ENDS = ("first stage begins", "first stage ends", "arm begins", "arm ends")
+
+
 def listed(runs: Runs) -> pd.DataFrame:
-    """The stored runs: arm, seed, loss of the first and of the last twenty steps (nats), minutes of processor time."""
+    """The stored runs: arm, seed, loss of the first and of the last twenty steps of either stage (nats), minutes of processor time.
+
+    The minutes of a first stage stand at every run that begins with it.
+    """
     rows = []
     for arm, kept in runs.items():
         for seed, one in kept.items():
-            ends = [float(np.mean(part)) for part in (one.losses[:20], one.losses[-20:])]
+            cut = one.recipe.first
+            stages = (one.losses[:cut], one.losses[cut:])
+            ends = [float(np.mean(part)) for all_ in stages for part in (all_[:20], all_[-20:])]
             rows.append((arm, seed, *ends, one.provenance.get("train_seconds", float("nan")) / 60))
-    return pd.DataFrame(rows, columns=["arm", "seed", "first loss", "last loss", "minutes"])
+    return pd.DataFrame(rows, columns=["arm", "seed", *ENDS, "minutes"])
 
 
 def shown(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:

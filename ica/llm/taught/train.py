@@ -1,8 +1,8 @@
-"""Teach one arm with one seed: full fine-tuning by AdamW, the loss on the answers alone.
+"""Teach a course of lessons: full fine-tuning by AdamW, the loss on the answers alone.
 
 Forward and backward run in bfloat16, as the base model was trained; gradients are added up, and weights kept, in float32.
 
-What a step shows follows from arm, seed and step, and a checkpoint holds weights and both moments; so a run that was stopped
+What a step shows follows from the course and the step, and a checkpoint holds weights and both moments; so a run that was stopped
 goes on to the same bits. The order of operations is fixed by one thread (`ica.build.jobs.settle`).
 """
 
@@ -22,8 +22,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ica.llm.model.load import LanguageModel
-from ica.llm.taught.lessons import Batch, packed, step_of
-from ica.llm.taught.settings import Arm, Recipe
+from ica.llm.taught.lessons import Batch, Course, packed
+from ica.llm.taught.settings import Recipe
 
 FILE = "state.safetensors"
 BETAS, DECAY, CLIP = (0.9, 0.95), 0.01, 1.0
@@ -58,12 +58,12 @@ def loss_of(network: PreTrainedModel, batch: Batch) -> Float[Tensor, ""]:
 
 
 def train(
-    model: LanguageModel, arm: Arm, seed: int, recipe: Recipe, folder: Path, tell: Say | None = None
+    model: LanguageModel, course: Course, recipe: Recipe, folder: Path, tell: Say | None = None
 ) -> Progress:
-    """Teach the model in place, from the checkpoint in `folder` if there is one.
+    """Teach the model in place, from the checkpoint in `folder` if there is one; one of the last step is all that it needs.
 
     Args:
-        model: the base model, in float32 on the CPU.
+        model: the model to begin with, in float32 on the CPU.
         tell: is called with how far it is, as in "50/400", where it starts and at each checkpoint.
 
     Raises:
@@ -76,15 +76,15 @@ def train(
     )  # of short rows the fused one takes longer backward, by a third of a step
     master = {name: weight.detach().clone() for name, weight in network.named_parameters()}
     adam = torch.optim.AdamW(master.values(), lr=recipe.rate, betas=BETAS, weight_decay=DECAY, fused=True)
-    mark = {"arm": arm.as_dict(), "seed": seed, "recipe": asdict(recipe), "base": model.hash}
+    mark, steps = course.mark | {"base": model.hash}, course.steps
     done = _resume(master, adam, folder / FILE, mark)
     _put(master, network, torch.bfloat16)
     tell = tell or (lambda text: None)
-    tell(f"{done.step}/{recipe.steps}")
+    tell(f"{done.step}/{steps}")
     begun = time.process_time()
-    while done.step < recipe.steps:
+    while done.step < steps:
         loss = 0.0
-        for batch in packed(model, step_of(arm, seed, done.step, recipe)):
+        for batch in packed(model, course.of(done.step)):
             part = loss_of(network, batch)
             part.backward()
             _collect(network, master)
@@ -93,16 +93,16 @@ def train(
             raise TrainingError(f"the loss is {loss} at step {done.step + 1}; a lower rate may help")
         torch.nn.utils.clip_grad_norm_(master.values(), CLIP)
         for group in adam.param_groups:
-            group["lr"] = recipe.rate_at(done.step)
+            group["lr"] = recipe.rate_at(done.step, steps)
         adam.step()
         adam.zero_grad(set_to_none=True)
         _put(master, network, torch.bfloat16)
         done.step, done.losses = done.step + 1, [*done.losses, round(loss, 5)]
-        if done.step % recipe.every == 0 or done.step == recipe.steps:
+        if done.step % recipe.every == 0 or done.step == steps:
             now = time.process_time()
             done.seconds, begun = done.seconds + now - begun, now
             _save(master, adam, folder / FILE, mark, done)
-            tell(f"{done.step}/{recipe.steps}, loss {sum(done.losses[-20:]) / len(done.losses[-20:]):.3f}")
+            tell(f"{done.step}/{steps}, loss {sum(done.losses[-20:]) / len(done.losses[-20:]):.3f}")
     network.set_attn_implementation(attention)
     _put(master, network, torch.float32)
     network.requires_grad_(False).eval()
