@@ -32,7 +32,6 @@ UNSURE, HIT, MISS = (
     3.0,
     1.0,
 )  # weights of a verdict on an unknown phrase, on the right thing, on another thing
-EASY = {"ambiguous": ("nothing", "another fact"), "disambiguated": ("contrast", "one")}
 Rows = list[list["Line"]]
 
 
@@ -119,16 +118,16 @@ class Course:
 
 
 def first_stage(arm: Arm, seed: int, recipe: Recipe) -> Course:
-    """Of critics, to read and to criticise; plain lessons otherwise. Nothing else of the arm counts."""
+    """Of critics, to read, then to criticise as well; plain lessons otherwise. Nothing else of the arm counts."""
 
     def of(step: int) -> Rows:
         rng, rows = np.random.default_rng([seed, 0, step]), []
-        for k in range(recipe.reading):
+        for k in range(recipe.texts if step < recipe.reading else recipe.tried):
             condition = ("ambiguous", "disambiguated")[(k + step) % 2]
-            kind = str(rng.choice(EASY[condition])) if step < recipe.easy else ""
-            made, silent = items.make(rng, condition, kind=kind).item, items.make(rng, "ambiguous").item
+            made, silent = items.make(rng, condition).item, items.make(rng, "ambiguous").item
             own = np.random.default_rng([seed, 0, step, k])
-            rows.append([*criticise(made, 0.0, own), read(made)] if arm.critic else plain(silent, own))
+            tries = [] if step < recipe.reading else criticise(made, 0.0, own)
+            rows.append([*tries, read(made)] if arm.critic else plain(silent, own))
         return rows
 
     return Course(recipe.first, of, {"critic": arm.critic, "seed": seed, "recipe": asdict(recipe)})

@@ -22,8 +22,8 @@ class Recipe:
 
     Args:
         first: steps of the first stage. Critics learn there to read and to criticise, from true labels; the others see plain lessons.
-        easy: of these the first, with the plainest items alone: without them the loss stays for long at that of a guess.
-        reading: contexts of a step of the first stage.
+        reading: of these the first, to read alone: a verdict is learnt late by a model that cannot tell yet what a text says.
+        texts, tried: contexts of a step to read, and of one to criticise in the first stage.
         steps: steps of the second stage, the arm's own.
         critic, user: contexts of one that teach to criticise and to use a critic, or plain ones in their place.
         plain: further contexts of one, plain in every arm.
@@ -32,8 +32,9 @@ class Recipe:
     """
 
     first: int = 480
-    easy: int = 140
-    reading: int = 6
+    reading: int = 200
+    texts: int = 14
+    tried: int = 6
     steps: int = 120
     critic: int = 3
     user: int = 4
@@ -43,9 +44,9 @@ class Recipe:
     every: int = 20
 
     def __post_init__(self):
-        for name in ("first", "reading", "steps", "critic", "user", "every"):
+        for name in ("first", "texts", "tried", "steps", "critic", "user", "every"):
             checks.whole(name, getattr(self, name), 1)
-        for name in ("easy", "plain", "warmup"):
+        for name in ("reading", "plain", "warmup"):
             checks.whole(name, getattr(self, name), 0)
 
     @property
