@@ -31,7 +31,7 @@ class Recipe:
         every: steps between checkpoints.
     """
 
-    first: int = 480
+    first: int = 640
     reading: int = 200
     texts: int = 14
     tried: int = 6
