@@ -17,7 +17,9 @@ from ica.llm.taught import items, lessons, live, run, settings, train
 from ica.llm.taught.settings import ARMS, Arm, Recipe
 
 SMALL = language_model(places=2048)
-QUICK = Recipe(first=4, reading=2, texts=2, tried=1, steps=4, critic=1, user=1, plain=1, every=2, warmup=1, rate=1e-3)
+QUICK = Recipe(
+    first=4, reading=2, texts=2, tried=1, steps=4, critic=1, user=1, plain=1, every=2, warmup=1, rate=1e-3
+)
 
 
 def drawn(count: int, **choice) -> list[items.Made]:
