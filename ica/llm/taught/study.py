@@ -287,7 +287,7 @@ def listed(runs: Runs) -> pd.DataFrame:
         for seed, one in kept.items():
             cut = one.recipe.first
             stages = (one.losses[:cut], one.losses[cut:])
-            ends = [float(np.mean(part)) for all_ in stages for part in (all_[:20], all_[-20:])]
+            ends = [float(np.mean(part)) for stage in stages for part in (stage[:20], stage[-20:])]
             rows.append((arm, seed, *ends, one.provenance.get("train_seconds", float("nan")) / 60))
     return pd.DataFrame(rows, columns=["arm", "seed", *ENDS, "minutes"])
 
