@@ -27,11 +27,8 @@ from ica.llm.taught.settings import Arm, Recipe
 WORDS = ("wrong", "right")
 ROWS = 6  # of a batch: less memory, and less filling up
 HIGH, LOW = (7, 11), (1, 5)  # scores of a right and of a wrong attempt: from, to before
-UNSURE, HIT, MISS = (
-    1.5,
-    3.0,
-    1.0,
-)  # weights of a verdict on an unknown phrase, on the right thing, on another thing
+# Weights of a verdict: on an unknown phrase, on the right thing, on another thing.
+UNSURE, HIT, MISS = 1.5, 3.0, 1.0
 Rows = list[list["Line"]]
 
 
@@ -125,7 +122,8 @@ def first_stage(arm: Arm, seed: int, recipe: Recipe) -> Course:
         for k in range(recipe.texts if step < recipe.reading else recipe.tried):
             condition = ("ambiguous", "disambiguated")[(k + step) % 2]
             made, silent = items.make(rng, condition).item, items.make(rng, "ambiguous").item
-            own = np.random.default_rng([seed, 0, step, k])
+            # k + 1: numpy takes a seed that ends with 0 for the one without it, which drew the questions
+            own = np.random.default_rng([seed, 0, step, k + 1])
             tries = [] if step < recipe.reading else criticise(made, 0.0, own)
             rows.append([*tries, read(made)] if arm.critic else plain(silent, own))
         return rows
@@ -141,10 +139,10 @@ def second_stage(arm: Arm, seed: int, recipe: Recipe) -> Course:
         for k in range(recipe.critic):
             condition = ("ambiguous", "disambiguated")[(k + step) % 2]
             made, silent = items.make(rng, condition).item, items.make(rng, "ambiguous").item
-            own = np.random.default_rng([seed, 1, step, k])
+            own = np.random.default_rng([seed, 1, step, k + 1])
             rows.append(criticise(made, arm.noise, own) if arm.critic else plain(silent, own))
         for k in range(recipe.critic, recipe.critic + recipe.user):
-            silent, own = items.make(rng, "ambiguous").item, np.random.default_rng([seed, 1, step, k])
+            silent, own = items.make(rng, "ambiguous").item, np.random.default_rng([seed, 1, step, k + 1])
             rows.append(use(silent, own) if arm.user else plain(silent, own))
         return rows + [plain(items.make(rng, "ambiguous").item, rng) for _ in range(recipe.plain)]
 
